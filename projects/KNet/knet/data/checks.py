@@ -1,0 +1,95 @@
+"""What can be wrong between a config and its data sets, found before training starts."""
+
+import logging
+from typing import List
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import DatasetError, UsageError
+from .class_layout import ClassLayout
+from .custom import register_custom_datasets
+
+__all__ = ["check_datasets", "resolve_class_layout"]
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_class_layout(cfg) -> ClassLayout:
+    """The classes of the model: from the data sets' metadata, checked against the config's counts.
+
+    A config that names no registered data set must give both counts; things are then 0.., stuff
+    follows. ``MODEL.KNET.NUM_STUFF_CLASSES`` 0 on a panoptic data set makes an instance model.
+
+    Raises:
+        UsageError: counts that contradict the metadata, data sets whose classes differ, or
+            neither counts nor data set.
+    """
+    register_custom_datasets(cfg)
+    knet = cfg.MODEL.KNET
+    names = [n for n in _dataset_names(cfg) if n in DatasetCatalog.list()]
+    if not names:
+        if knet.NUM_THING_CLASSES < 1 or knet.NUM_STUFF_CLASSES < 0:
+            raise UsageError(
+                "no registered data set says how many classes there are: name one in "
+                "DATASETS.TRAIN or DATASETS.TEST, or set MODEL.KNET.NUM_THING_CLASSES and "
+                "MODEL.KNET.NUM_STUFF_CLASSES"
+            )
+        total = knet.NUM_THING_CLASSES + knet.NUM_STUFF_CLASSES
+        return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
+    layout = ClassLayout.from_metadata(MetadataCatalog.get(names[0]))
+    for other in names[1:]:
+        if ClassLayout.from_metadata(MetadataCatalog.get(other)).ids != layout.ids:
+            raise UsageError(
+                f"the data sets '{names[0]}' and '{other}' have different classes: DATASETS.TRAIN "
+                "and DATASETS.TEST must name data sets of the same classes"
+            )
+    if knet.NUM_STUFF_CLASSES == 0 and layout.num_stuff:
+        layout = ClassLayout(layout.thing_ids, ())
+    for key, count in (
+        ("NUM_THING_CLASSES", layout.num_things),
+        ("NUM_STUFF_CLASSES", layout.num_stuff),
+    ):
+        if knet[key] not in (-1, count):
+            raise UsageError(
+                f"MODEL.KNET.{key} is {knet[key]}, but the data set '{names[0]}' has {count}: "
+                f"set it to {count}, or to -1 to take it from the data set"
+            )
+    return layout
+
+
+def check_datasets(cfg) -> None:
+    """Look, before training, whether the data sets are registered and their files are there.
+
+    Raises:
+        UsageError: a name that is not registered.
+        DatasetError: a file or folder that does not exist.
+    """
+    register_custom_datasets(cfg)
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog.list():
+                raise UsageError(
+                    f"DATASETS.{key} names '{name}', which is not registered: describe it in "
+                    "DATASETS.CUSTOM, or correct the name"
+                )
+            _check_files(name, key)
+
+
+def _check_files(name: str, key: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    prepare = metadata.get("prepare")
+    if prepare is not None:  # a data set that the project writes itself
+        prepare()
+    for what in ("panoptic_json", "panoptic_root", "image_root"):
+        path = metadata.get(what)
+        if path is not None and not PathManager.exists(path):
+            raise DatasetError(
+                f"{path} ({what} of '{name}' in DATASETS.{key}) does not exist: set the "
+                "environment variable DETECTRON2_DATASETS to the folder that holds the data, or "
+                "mend the data set's paths"
+            )
+
+
+def _dataset_names(cfg) -> List[str]:
+    return [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]

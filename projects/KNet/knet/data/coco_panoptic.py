@@ -1,0 +1,166 @@
+"""Data sets in COCO's panoptic format: metadata from the json's categories, loading, registering."""
+
+import colorsys
+import json
+import os
+from typing import Dict, List, Optional
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ..errors import DatasetError
+
+__all__ = [
+    "load_coco_panoptic_json",
+    "panoptic_metadata",
+    "read_panoptic_json",
+    "register_coco_panoptic",
+]
+
+
+def read_panoptic_json(panoptic_json: str) -> Dict:
+    """Read a COCO panoptic json.
+
+    Raises:
+        DatasetError: it is missing, no json, or lacks images, annotations or categories.
+    """
+    if not PathManager.isfile(panoptic_json):
+        raise DatasetError(f"the panoptic json {panoptic_json} does not exist")
+    try:
+        with PathManager.open(panoptic_json) as f:
+            content = json.load(f)
+    except ValueError as error:
+        raise DatasetError(f"the panoptic json {panoptic_json} is not valid json: {error}") from error
+    missing = [key for key in ("images", "annotations", "categories") if key not in content]
+    if missing:
+        raise DatasetError(f"the panoptic json {panoptic_json} has no {' and no '.join(missing)}")
+    return content
+
+
+def panoptic_metadata(categories: List[Dict]) -> Dict:
+    """Metadata in Detectron2's "standard" panoptic form.
+
+    Contiguous ids run over all categories in the order given, and both class lists hold all
+    names, so that ``Visualizer`` and evaluators find a segment's name whatever its kind.
+
+    Args:
+        categories: COCO panoptic categories (id, name, isthing, perhaps color).
+    """
+    names = [c["name"] for c in categories]
+    colors = [
+        list(c["color"]) if "color" in c else _color(i)
+        for i, c in enumerate(categories)
+    ]
+    contiguous = {c["id"]: i for i, c in enumerate(categories)}
+    things = {c["id"] for c in categories if c["isthing"]}
+    return {
+        "thing_classes": names,
+        "stuff_classes": names,
+        "thing_colors": colors,
+        "stuff_colors": colors,
+        "thing_dataset_id_to_contiguous_id": {k: v for k, v in contiguous.items() if k in things},
+        "stuff_dataset_id_to_contiguous_id": {
+            k: v for k, v in contiguous.items() if k not in things
+        },
+    }
+
+
+def _color(index: int) -> List[int]:
+    """A fixed colour (RGB, 0..255) for the class at this position: hues a golden angle apart."""
+    return [round(255 * v) for v in colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.95)]
+
+
+def load_coco_panoptic_json(
+    panoptic_json: str, image_root: str, panoptic_root: str, metadata: Dict
+) -> List[Dict]:
+    """Read a COCO panoptic json into Detectron2's panoptic dicts.
+
+    Unlike Detectron2's own loader it takes the image's name and size from the json's ``images``,
+    so images need not be ``.jpg``.
+
+    Args:
+        panoptic_json, image_root, panoptic_root: the json, the images, the id PNGs.
+        metadata: of :func:`panoptic_metadata`.
+
+    Returns:
+        one dict per annotation: file_name, image_id, height, width, pan_seg_file_name and
+        segments_info, with contiguous category ids and ``isthing``.
+
+    Raises:
+        DatasetError: an annotation names an image or a category that the json does not have, or
+            the first image or PNG does not exist.
+    """
+    content = read_panoptic_json(panoptic_json)
+    images = {image["id"]: image for image in content["images"]}
+    things = metadata["thing_dataset_id_to_contiguous_id"]
+    contiguous = {**metadata["stuff_dataset_id_to_contiguous_id"], **things}
+    dicts = []
+    for annotation in content["annotations"]:
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise DatasetError(
+                f"{panoptic_json} has an annotation of image {annotation['image_id']}, which its "
+                "'images' do not list"
+            )
+        unknown = {s["category_id"] for s in annotation["segments_info"]} - contiguous.keys()
+        if unknown:
+            raise DatasetError(
+                f"{panoptic_json} uses the category {min(unknown)} in image {image['id']}, which "
+                "its 'categories' do not list"
+            )
+        segments = [
+            {
+                **segment,
+                "category_id": contiguous[segment["category_id"]],
+                "isthing": segment["category_id"] in things,
+            }
+            for segment in annotation["segments_info"]
+        ]
+        dicts.append(
+            {
+                "file_name": os.path.join(image_root, image["file_name"]),
+                "image_id": image["id"],
+                "height": image["height"],
+                "width": image["width"],
+                "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
+                "segments_info": segments,
+            }
+        )
+    if not dicts:
+        raise DatasetError(f"{panoptic_json} has no annotations")
+    for key in ("file_name", "pan_seg_file_name"):
+        if not PathManager.isfile(dicts[0][key]):
+            raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
+    return dicts
+
+
+def register_coco_panoptic(
+    name: str,
+    image_root: str,
+    panoptic_root: str,
+    panoptic_json: str,
+    instances_json: Optional[str] = None,
+) -> None:
+    """Register a data set in COCO panoptic format; its classes are read from the json now.
+
+    Args:
+        name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        image_root, panoptic_root: folders of the images and of the id PNGs.
+        panoptic_json: COCO panoptic json.
+        instances_json: COCO instances json of the same images, for instance evaluation.
+    """
+    metadata = panoptic_metadata(read_panoptic_json(panoptic_json)["categories"])
+    DatasetCatalog.register(
+        name,
+        lambda: load_coco_panoptic_json(panoptic_json, image_root, panoptic_root, metadata),
+    )
+    MetadataCatalog.get(name).set(
+        image_root=image_root,
+        panoptic_root=panoptic_root,
+        panoptic_json=panoptic_json,
+        json_file=instances_json,
+        evaluator_type="coco_panoptic_seg",
+        ignore_label=255,
+        label_divisor=1000,
+        **metadata,
+    )

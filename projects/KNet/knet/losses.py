@@ -1,0 +1,57 @@
+"""The losses of K-Net as functions of tensors (paper section 3.4; constants of the released models).
+
+Shape shorthand: B images, N kernels, P positive kernels, K classes, h x w the mask stride's map.
+"""
+
+import torch
+from fvcore.nn import sigmoid_focal_loss
+from torch.nn import functional as F
+
+__all__ = ["dice_loss", "focal_loss_sum", "mask_loss", "rank_loss"]
+
+
+def focal_loss_sum(
+    logits: torch.Tensor, target: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
+) -> torch.Tensor:
+    """Sigmoid focal loss (RetinaNet), summed over all elements of two tensors of one shape."""
+    return sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma, reduction="sum")
+
+
+def mask_loss(mask_logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Binary cross entropy, mean over positive kernels and pixels.
+
+    Args:
+        mask_logits: (P, h, w).
+        target: (P, h, w) soft masks.
+
+    Returns:
+        scalar; zero, with a gradient path, where P is 0.
+    """
+    loss = F.binary_cross_entropy_with_logits(mask_logits, target, reduction="sum")
+    return loss / max(target.numel(), 1)
+
+
+def dice_loss(
+    mask_logits: torch.Tensor, target: torch.Tensor, eps: float = 1e-3
+) -> torch.Tensor:
+    """1 - 2 sum(p t) / (sum p^2 + sum t^2 + 2 eps), mean over positive kernels.
+
+    Shapes as in :func:`mask_loss`.
+    """
+    probability = mask_logits.sigmoid().flatten(1)
+    target = target.flatten(1)
+    overlap = (probability * target).sum(1)
+    size = probability.square().sum(1) + target.square().sum(1) + 2 * eps
+    return (1 - 2 * overlap / size).sum() / max(len(target), 1)
+
+
+def rank_loss(mask_logits: torch.Tensor, top_kernel: torch.Tensor) -> torch.Tensor:
+    """Softmax cross entropy over kernels at each pixel, mean over all pixels of the batch.
+
+    Args:
+        mask_logits: (B, N, h, w).
+        top_kernel: (B, h, w) the kernel that should win the pixel, -1 for none: such a pixel
+            adds nothing to the sum but counts in the mean.
+    """
+    loss = F.cross_entropy(mask_logits, top_kernel, ignore_index=-1, reduction="sum")
+    return loss / top_kernel.numel()
