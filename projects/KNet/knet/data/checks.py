@@ -10,7 +10,7 @@ from ..errors import DatasetError, UsageError
 from .class_layout import ClassLayout
 from .custom import register_custom_datasets
 
-__all__ = ["check_datasets", "resolve_class_layout"]
+__all__ = ["check_config", "check_datasets", "resolve_class_layout"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,36 @@ def resolve_class_layout(cfg) -> ClassLayout:
                 f"set it to {count}, or to -1 to take it from the data set"
             )
     return layout
+
+
+def check_config(cfg) -> None:
+    """Look for values that cannot work together.
+
+    Raises:
+        UsageError: names the key and what to set it to.
+    """
+    knet = cfg.MODEL.KNET
+    if knet.NUM_STAGES < 1:
+        raise UsageError(f"MODEL.KNET.NUM_STAGES is {knet.NUM_STAGES}: at least 1 stage is needed")
+    if knet.NUM_KERNELS < 1:
+        raise UsageError(f"MODEL.KNET.NUM_KERNELS is {knet.NUM_KERNELS}: at least 1 is needed")
+    for key, divisor in (
+        ("NUM_GROUPS", knet.NUM_GROUPS),
+        ("KERNEL_UPDATE.NUM_HEADS", knet.KERNEL_UPDATE.NUM_HEADS),
+    ):
+        if knet.CHANNELS % divisor:
+            raise UsageError(
+                f"MODEL.KNET.CHANNELS {knet.CHANNELS} is not divisible by MODEL.KNET.{key} "
+                f"{divisor}: change one of them"
+            )
+    factor, rest = divmod(knet.NECK.STRIDE, knet.MASK_STRIDE)
+    if rest or factor < 1:
+        raise UsageError(
+            f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "
+            f"{knet.NECK.STRIDE}"
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")
 
 
 def check_datasets(cfg) -> None:

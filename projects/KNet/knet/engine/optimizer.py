@@ -1,0 +1,65 @@
+"""AdamW as K-Net was trained with: a backbone factor, and the gradient clipped as a whole."""
+
+import itertools
+from typing import Type
+
+import torch
+from detectron2.solver.build import get_default_optimizer_params
+from torch import nn
+
+from ..errors import UsageError
+
+__all__ = ["build_optimizer"]
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW or SGD (``SOLVER.OPTIMIZER``) over the trained parameters.
+
+    Backbone parameters, without the feature pyramid, learn at ``SOLVER.BACKBONE_MULTIPLIER`` of
+    the rate. With ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` "full_model" the norm of all gradients
+    together is clipped at ``CLIP_VALUE`` before each step.
+    """
+    prefix = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
+    params = get_default_optimizer_params(
+        model,
+        base_lr=cfg.SOLVER.BASE_LR,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+        lr_factor_func=lambda name: (
+            cfg.SOLVER.BACKBONE_MULTIPLIER if name.startswith(prefix) else 1.0
+        ),
+    )
+    name = cfg.SOLVER.OPTIMIZER.upper()
+    if name == "ADAMW":
+        cls, kwargs = torch.optim.AdamW, {}
+    elif name == "SGD":
+        cls = torch.optim.SGD
+        kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
+    else:
+        raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
+    cls = _with_clipping(cfg, cls)
+    return cls(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **kwargs)
+
+
+def _with_clipping(cfg, optimizer: Type[torch.optim.Optimizer]) -> Type[torch.optim.Optimizer]:
+    clip = cfg.SOLVER.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return optimizer
+    if clip.CLIP_TYPE != "full_model":
+        raise UsageError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is '{clip.CLIP_TYPE}': K-Net clips the norm of all "
+            "gradients together, use full_model (or ENABLED False)"
+        )
+    max_norm, norm_type = clip.CLIP_VALUE, clip.NORM_TYPE
+
+    class ClippedOptimizer(optimizer):
+        """Clips the global gradient norm, then steps."""
+
+        def step(self, closure=None):
+            params = itertools.chain(*(group["params"] for group in self.param_groups))
+            nn.utils.clip_grad_norm_(params, max_norm, norm_type)
+            return super().step(closure)
+
+    return ClippedOptimizer

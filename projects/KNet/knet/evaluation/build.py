@@ -1,0 +1,32 @@
+"""The table of evaluators: a data set's ``evaluator_type`` -> its evaluator."""
+
+import os
+from typing import Callable, Dict
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+
+from ..errors import UsageError
+from .panoptic import PanopticEvaluator
+
+__all__ = ["EVALUATOR_BUILDERS", "build_evaluator"]
+
+EVALUATOR_BUILDERS: Dict[str, Callable[[str, str], DatasetEvaluator]] = {
+    "coco_panoptic_seg": PanopticEvaluator,
+}
+
+
+def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
+    """The evaluator of a data set; its results go to ``OUTPUT_DIR/inference/<data set>``.
+
+    Raises:
+        UsageError: the data set has an evaluator type that the table does not know.
+    """
+    evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if evaluator_type not in EVALUATOR_BUILDERS:
+        raise UsageError(
+            f"the data set '{dataset_name}' in DATASETS.TEST has the evaluator type "
+            f"{evaluator_type!r}, known are {sorted(EVALUATOR_BUILDERS)}: choose another data set"
+        )
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+    return EVALUATOR_BUILDERS[evaluator_type](dataset_name, folder)
