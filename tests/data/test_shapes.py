@@ -13,6 +13,9 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
+from panopticapi.utils import rgb2id
+from pycocotools.coco import COCO
+
 from knet.data import shapes
 from knet.data.shapes_classes import CATEGORIES, THING_IDS
 from knet.data.shapes_scene import (
@@ -23,8 +26,6 @@ from knet.data.shapes_scene import (
     draw_scene,
 )
 from knet.errors import DatasetError
-from panopticapi.utils import rgb2id
-from pycocotools.coco import COCO
 
 SCENES = {"train": 12, "val": 4}  # the 12 train scenes contain crowds and one image without objects
 TINY = {"train": 2, "val": 1}

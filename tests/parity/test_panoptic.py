@@ -182,15 +182,15 @@ def check_targets(targets, prepared, num_stuff):
     for image, masks in enumerate(prepared["gt_masks"]):
         assert targets.num_things[image] == len(masks)
         assert torch.equal(targets.thing_masks[image, : len(masks)], masks)
-        assert torch.equal(
-            targets.thing_classes[image, : len(masks)], prepared["gt_labels"][image]
-        )
+        assert torch.equal(targets.thing_classes[image, : len(masks)], prepared["gt_labels"][image])
         if num_stuff:
             present = targets.stuff_present[image].nonzero().flatten()
             classes = prepared["gt_sem_cls"][image]
             assert torch.equal(present + recorded.THINGS, classes)
             if len(classes):  # they pad an image without stuff by empty masks
-                assert torch.equal(targets.stuff_masks[image][present], prepared["gt_sem_seg"][image])
+                assert torch.equal(
+                    targets.stuff_masks[image][present], prepared["gt_sem_seg"][image]
+                )
 
 
 def check_gradients(model, features, expected):

@@ -1,4 +1,4 @@
-"""Criterion: matching and all losses of a batch (paper section 3.4).
+"""Criterion: matching and all losses of a batch (paper section 3.3).
 
 Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
 """

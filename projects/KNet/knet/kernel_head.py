@@ -58,7 +58,7 @@ class KernelHead(nn.Module):
 
     The learned instance kernels make their masks on the instance map; what they find on
     F = F_ins + F_seg is added to them. For panoptic models the stuff rows of the classifier and
-    their logits are appended as kernels and masks (paper section 3.2 and 3.3).
+    their logits are appended as kernels and masks (paper sections 3.2 and 3.4).
     """
 
     @configurable

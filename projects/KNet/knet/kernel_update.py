@@ -37,7 +37,7 @@ def build_kernel_update_head(cfg, num_classes: int) -> nn.Module:
 class KernelUpdater(nn.Module):
     """Adaptive kernel update: mix the group feature F^K and the kernel K by learned gates.
 
-    F^G = phi_1(F^K) * phi_2(K);  K~ = G^F * psi_1(F^K) + G^K * psi_2(K)  (paper eq. 4 to 6), then
+    F^G = phi_1(F^K) * phi_2(K);  K~ = G^F * psi_3(F^K) + G^K * psi_4(K)  (paper eq. 4 to 6), then
     a linear layer, LayerNorm and ReLU.
     """
 
@@ -61,8 +61,8 @@ class KernelUpdater(nn.Module):
         self.channels = channels
         self.gate_sigmoid = gate_sigmoid
         self.activate_terms = activate_terms
-        self.feature_proj = nn.Linear(channels, 2 * channels)  # F^K -> phi_1, psi_1
-        self.kernel_proj = nn.Linear(channels, 2 * channels)  # K -> phi_2, psi_2
+        self.feature_proj = nn.Linear(channels, 2 * channels)  # F^K -> phi_1, psi_3
+        self.kernel_proj = nn.Linear(channels, 2 * channels)  # K -> phi_2, psi_4
         self.feature_norm = nn.LayerNorm(channels)
         self.kernel_norm = nn.LayerNorm(channels)
         self.gate_norm = nn.LayerNorm(channels) if gate_norm else None

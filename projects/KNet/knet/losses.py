@@ -1,4 +1,4 @@
-"""The losses of K-Net as functions of tensors (paper section 3.4; constants of the released models).
+"""The losses of K-Net as functions of tensors (paper section 3.3; the released constants).
 
 Shape shorthand: B images, N kernels, P positive kernels, K classes, h x w the mask stride's map.
 """
@@ -31,9 +31,7 @@ def mask_loss(mask_logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return loss / max(target.numel(), 1)
 
 
-def dice_loss(
-    mask_logits: torch.Tensor, target: torch.Tensor, eps: float = 1e-3
-) -> torch.Tensor:
+def dice_loss(mask_logits: torch.Tensor, target: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
     """1 - 2 sum(p t) / (sum p^2 + sum t^2 + 2 eps), mean over positive kernels.
 
     Shapes as in :func:`mask_loss`.

@@ -1,4 +1,4 @@
-"""Bipartite matching of instance kernels and objects (paper section 3.4).
+"""Bipartite matching of instance kernels and objects (paper section 3.3).
 
 Shape shorthand: B images, N instance kernels, T objects (padded), h x w the mask stride's map.
 """

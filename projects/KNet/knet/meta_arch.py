@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .criterion import Criterion
-from .data.class_layout import ClassLayout
 from .data.checks import resolve_class_layout
+from .data.class_layout import ClassLayout
 from .errors import DatasetError
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head

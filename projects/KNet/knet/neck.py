@@ -1,4 +1,4 @@
-"""Neck ("semantic FPN"): pyramid levels -> one map for the instance and one for the semantic branch.
+"""Neck ("semantic FPN"): pyramid levels -> a map for the instance and one for the semantic branch.
 
 Shape shorthand: B images, C channels, H x W the map at the neck's stride.
 """
@@ -82,7 +82,7 @@ class SemanticFPN(nn.Module):
     A finer level goes through stride-2 blocks, a coarser one through (block, x2 bilinear) until
     it has the neck's stride and then one more block; the level that has it already through one
     block. A sine positional encoding is added to the coarsest level first. The paper's
-    implementation details, section 4.1 (after Panoptic FPN's semantic head).
+    implementation details (after Panoptic FPN's semantic head).
     """
 
     @configurable

@@ -9,7 +9,7 @@ __all__ = ["build_knet_resnet_fpn_backbone", "init_pyramid"]
 
 @BACKBONE_REGISTRY.register()
 def build_knet_resnet_fpn_backbone(cfg, input_shape: ShapeSpec) -> FPN:
-    """Detectron2's ResNet and FPN (p2 to p5, no further level), pyramid initialised as published."""
+    """Detectron2's ResNet and FPN (p2 to p5, no more), the pyramid initialised as published."""
     fpn = FPN(
         bottom_up=build_resnet_backbone(cfg, input_shape),
         in_features=cfg.MODEL.FPN.IN_FEATURES,

@@ -1,4 +1,4 @@
-"""Data sets in COCO's panoptic format: metadata from the json's categories, loading, registering."""
+"""Data sets in COCO's panoptic format: metadata from the json, loading, registering."""
 
 import colorsys
 import json
@@ -30,7 +30,9 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
         with PathManager.open(panoptic_json) as f:
             content = json.load(f)
     except ValueError as error:
-        raise DatasetError(f"the panoptic json {panoptic_json} is not valid json: {error}") from error
+        raise DatasetError(
+            f"the panoptic json {panoptic_json} is not valid json: {error}"
+        ) from error
     missing = [key for key in ("images", "annotations", "categories") if key not in content]
     if missing:
         raise DatasetError(f"the panoptic json {panoptic_json} has no {' and no '.join(missing)}")
@@ -47,10 +49,7 @@ def panoptic_metadata(categories: List[Dict]) -> Dict:
         categories: COCO panoptic categories (id, name, isthing, perhaps color).
     """
     names = [c["name"] for c in categories]
-    colors = [
-        list(c["color"]) if "color" in c else _color(i)
-        for i, c in enumerate(categories)
-    ]
+    colors = [list(c["color"]) if "color" in c else _color(i) for i, c in enumerate(categories)]
     contiguous = {c["id"]: i for i, c in enumerate(categories)}
     things = {c["id"] for c in categories if c["isthing"]}
     return {

@@ -1,7 +1,7 @@
 """The command line of ``train_net.py``: config, device, processes, training or evaluation."""
 
-import logging
 import os
+import sys
 from typing import Dict, List, Optional
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -17,9 +17,7 @@ from ..errors import DatasetError, UsageError
 from .device import select_device
 from .trainer import KNetTrainer
 
-__all__ = ["load_config", "main", "run"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["load_config", "main", "prepare", "run"]
 
 
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
@@ -43,9 +41,25 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     return cfg
 
 
+def prepare(cfg: CfgNode, num_gpus: int) -> int:
+    """Choose the device and find, before anything is built, what cannot work.
+
+    Returns:
+        the number of processes to start on this machine.
+
+    Raises:
+        UsageError, DatasetError: see :mod:`knet.data.checks`.
+    """
+    num_processes = select_device(cfg, num_gpus)
+    check_config(cfg)
+    check_datasets(cfg)
+    resolve_class_layout(cfg)
+    return num_processes
+
+
 def run(cfg: CfgNode, args) -> Dict:
-    """What each process does: evaluate (``--eval-only``) or train."""
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    """What each process does: evaluate (``--eval-only``) or train; returns the results."""
+    _setup_logger(cfg)
     default_setup(cfg, args)
     if not args.eval_only:
         trainer = KNetTrainer(cfg)
@@ -70,13 +84,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         exit status: 0, or 1 after an error of the user, told in one sentence.
     """
     args = default_argument_parser().parse_args(argv)
-    setup_logger(name="knet")
     try:
         cfg = load_config(args.config_file, args.opts)
-        num_processes = select_device(cfg, args.num_gpus)
-        check_config(cfg)
-        check_datasets(cfg)
-        resolve_class_layout(cfg)
+        _setup_logger(cfg)
+        num_processes = prepare(cfg, args.num_gpus)
         cfg.freeze()
         launch(
             run,
@@ -88,7 +99,12 @@ def main(argv: Optional[List[str]] = None) -> int:
         )
     except (UsageError, DatasetError) as error:
         # an error of a data loading worker brings its traceback along; its last line is ours
-        sentence = str(error).strip().splitlines()[-1]
-        logger.error(sentence.split("Error: ", 1)[-1])
+        sentence = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]
+        print(f"train_net.py: {sentence}", file=sys.stderr)
         return 1
     return 0
+
+
+def _setup_logger(cfg: CfgNode) -> None:
+    """Log this package where Detectron2 logs itself; a second call in a process is harmless."""
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")

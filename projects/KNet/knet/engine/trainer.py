@@ -14,6 +14,11 @@ __all__ = ["KNetTrainer"]
 class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
+    def train(self):
+        """Train; returns the last evaluation's results (None where none was made)."""
+        super().train()
+        return getattr(self, "_last_eval_results", None)
+
     @classmethod
     def build_train_loader(cls, cfg):
         return build_detection_train_loader(

@@ -47,7 +47,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             quality = self._panoptic_quality(predictions, folder)
         self._log(quality)
         if self._output_dir:
-            with PathManager.open(os.path.join(self._output_dir, "panoptic_quality.json"), "w") as f:
+            with PathManager.open(
+                os.path.join(self._output_dir, "panoptic_quality.json"), "w"
+            ) as f:
                 json.dump(_nan_to_none(quality), f, indent=1)
         result = OrderedDict()
         for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):

@@ -1,0 +1,228 @@
+"""Pictures of panoptic results: the image, its ground truth and the prediction side by side.
+
+Works on what an evaluation has left in ``OUTPUT_DIR/inference/<data set>``, so no model is needed.
+
+Shape shorthand: H x W an image's size, h x w the size it is drawn at, in pixels.
+"""
+
+import json
+import logging
+import os
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.utils.visualizer import VisImage
+from PIL import Image
+
+from ..errors import DatasetError, UsageError
+from .segmentation_panel import Segmentation, draw_segmentation, number_instances, shades_of_found
+
+__all__ = ["draw_contact_sheet", "draw_predictions"]
+
+logger = logging.getLogger(__name__)
+
+# Sizes in pixels of the drawing
+MIN_SHORT_SIDE = 320  # smaller images are enlarged, or their labels would cover them
+MAX_LONG_SIDE = 800
+CAPTION_HEIGHT = 30
+GAP = 8  # between panels
+SHEET_WIDTH = 2000
+MAX_ROW_HEIGHT = 400
+
+
+# ---------------------------------------------------------------------------------- whole pictures
+
+
+def draw_predictions(
+    predictions_folder: str, dataset_name: str, output_folder: str, limit: Optional[int] = None
+) -> List[str]:
+    """Draw ``image | ground truth | prediction`` of each image of a data set.
+
+    Args:
+        predictions_folder: with ``predictions.json`` and ``predictions/*.png`` of an evaluation.
+        dataset_name: a registered panoptic data set, the one that was evaluated.
+        output_folder: gets a ``<image's name>.png`` (``.jpg`` if large) for each image.
+        limit: draw only so many, the first of the data set; None draws all.
+
+    Returns:
+        the files written.
+
+    Raises:
+        UsageError: the folder has no predictions, the data set is not registered or another one.
+        DatasetError: a file that cannot be read, or sizes that do not fit.
+    """
+    predictions = _read_predictions(predictions_folder)
+    dicts = _load_dataset(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    dicts = [d for d in dicts if d["image_id"] in predictions][:limit]
+    if not dicts:
+        raise UsageError(
+            f"no image of '{dataset_name}' is in {predictions_folder}/predictions.json: give the "
+            "data set that these predictions were made on"
+        )
+    os.makedirs(output_folder, exist_ok=True)
+    files = []
+    for dataset_dict in dicts:
+        image = _read(dataset_dict["file_name"])
+        truth = _read_segmentation(
+            dataset_dict["pan_seg_file_name"], dataset_dict["segments_info"], image
+        )
+        annotation = predictions[dataset_dict["image_id"]]
+        png = os.path.join(predictions_folder, "predictions", annotation["file_name"])
+        segments = _with_contiguous_ids(annotation["segments_info"], metadata, png)
+        prediction = _read_segmentation(png, segments, image)
+        stem, _ = os.path.splitext(os.path.basename(dataset_dict["file_name"]))
+        picture = _compose(image, truth, prediction, metadata, stem)
+        files.append(_save(picture, os.path.join(output_folder, stem), image.shape))
+    logger.info("Drew %d of the images of '%s' into %s", len(files), dataset_name, output_folder)
+    return files
+
+
+def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> None:
+    """Put pictures on one sheet, each row as wide as the sheet, its pictures of one height.
+
+    Args:
+        files: pictures of :func:`draw_predictions`.
+        path: file to write.
+        columns: pictures a row.
+    """
+    margin = 2 * GAP
+    rows = []
+    for first in range(0, len(files), columns):
+        pictures = []
+        for file in files[first : first + columns]:
+            with Image.open(file) as picture:
+                pictures.append(picture.convert("RGB"))
+        width = SHEET_WIDTH - (len(pictures) + 1) * margin
+        height = min(MAX_ROW_HEIGHT, round(width / sum(p.width / p.height for p in pictures)))
+        sizes = [(round(p.width * height / p.height), height) for p in pictures]
+        rows.append([p.resize(size, Image.Resampling.LANCZOS) for p, size in zip(pictures, sizes)])
+    sheet_height = margin + sum(row[0].height + margin for row in rows)
+    sheet = Image.new("RGB", (SHEET_WIDTH, sheet_height), "white")
+    top = margin
+    for row in rows:
+        left = margin
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + margin
+        top += row[0].height + margin
+    sheet.save(path)
+
+
+def _compose(
+    image: np.ndarray, truth: Segmentation, prediction: Segmentation, metadata, title: str
+) -> np.ndarray:
+    """Three panels with captions: (h + CAPTION_HEIGHT, 3 w + 2 GAP, 3) uint8 RGB."""
+    size = _drawing_size(image.shape[:2])
+    smooth = cv2.INTER_CUBIC if size[0] > image.shape[0] else cv2.INTER_AREA
+    image = cv2.resize(image, size[::-1], interpolation=smooth)
+    true_shades = number_instances(truth)
+    found_shades = shades_of_found(truth, true_shades, prediction)
+    panels = [
+        (title, image),
+        ("ground truth", draw_segmentation(image, truth.resized(size), metadata, true_shades)),
+        ("prediction", draw_segmentation(image, prediction.resized(size), metadata, found_shades)),
+    ]
+    gap = np.full((size[0] + CAPTION_HEIGHT, GAP, 3), 255, np.uint8)
+    columns = []
+    for caption, panel in panels:
+        columns += [gap, np.concatenate((_caption(caption, size[1]), panel))]
+    return np.concatenate(columns[1:], axis=1)
+
+
+def _drawing_size(size: Tuple[int, int]) -> Tuple[int, int]:
+    """(height, width) to draw an image of this (height, width) at."""
+    scale = max(1.0, MIN_SHORT_SIDE / min(size))
+    scale = min(scale, MAX_LONG_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _caption(text: str, width: int) -> np.ndarray:
+    """A white strip with the text in its middle: (CAPTION_HEIGHT, width, 3) uint8."""
+    strip = VisImage(np.full((CAPTION_HEIGHT, width, 3), 255, np.uint8))
+    strip.ax.text(width / 2, CAPTION_HEIGHT / 2, text, size=11, ha="center", va="center")
+    return strip.get_image()
+
+
+def _save(picture: np.ndarray, stem: str, image_shape: Tuple[int, ...]) -> str:
+    """As PNG, or as JPEG where that of a photograph would be megabytes; returns the file."""
+    if min(image_shape[:2]) < MIN_SHORT_SIDE:
+        file, options = f"{stem}.png", {}
+    else:
+        file, options = f"{stem}.jpg", {"quality": 90}
+    Image.fromarray(picture).save(file, **options)
+    return file
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+def _read_predictions(folder: str) -> Dict[int, Dict]:
+    """{image id: annotation} of an evaluation's ``predictions.json``."""
+    path = os.path.join(folder, "predictions.json")
+    advice = "give the folder OUTPUT_DIR/inference/<data set> of an evaluation"
+    if not os.path.isfile(path):
+        raise UsageError(f"{path} does not exist: {advice}")
+    try:
+        with open(path) as f:
+            annotations = json.load(f)["annotations"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no json of panoptic predictions: {advice}") from error
+    return {annotation["image_id"]: annotation for annotation in annotations}
+
+
+def _load_dataset(name: str) -> List[Dict]:
+    if name not in DatasetCatalog.list():
+        raise UsageError(
+            f"the data set '{name}' is not registered: correct its name, or describe it in "
+            "DATASETS.CUSTOM"
+        )
+    try:
+        dicts = DatasetCatalog.get(name)
+    except (OSError, AssertionError) as error:  # of Detectron2's own loaders
+        raise DatasetError(
+            f"the data set '{name}' cannot be loaded ({error}): set the environment variable "
+            "DETECTRON2_DATASETS to the folder that holds the data"
+        ) from error
+    if dicts and "pan_seg_file_name" not in dicts[0]:
+        raise UsageError(f"the data set '{name}' has no panoptic truth: choose a panoptic one")
+    return dicts
+
+
+def _with_contiguous_ids(segments: List[Dict], metadata, png: str) -> List[Dict]:
+    """``segments_info`` with contiguous class ids and ``isthing``, as data set dicts have it."""
+    things = metadata.thing_dataset_id_to_contiguous_id
+    contiguous = {**metadata.get("stuff_dataset_id_to_contiguous_id", {}), **things}
+    unknown = {s["category_id"] for s in segments} - contiguous.keys()
+    if unknown:
+        raise UsageError(
+            f"the prediction {png} has the category {min(unknown)}, which the data set "
+            f"'{metadata.name}' does not: give the data set that it was made on"
+        )
+    return [
+        {**s, "category_id": contiguous[s["category_id"]], "isthing": s["category_id"] in things}
+        for s in segments
+    ]
+
+
+def _read_segmentation(png: str, segments: List[Dict], image: np.ndarray) -> Segmentation:
+    """A panoptic PNG (segment id = R + 256 G + 65536 B) that has to be of the image's size."""
+    rgb = _read(png).astype(np.int32)
+    if rgb.shape[:2] != image.shape[:2]:
+        raise DatasetError(
+            f"the panoptic PNG {png} is {rgb.shape[1]} x {rgb.shape[0]}, its image "
+            f"{image.shape[1]} x {image.shape[0]}: give predictions of this data set"
+        )
+    ids = rgb @ np.array([1, 256, 65536], dtype=np.int32)
+    return Segmentation.from_ids(ids, segments)
+
+
+def _read(path: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB."""
+    try:
+        return read_image(path, format="RGB")
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        raise DatasetError(f"cannot read the image {path}: {error}") from error

@@ -1,0 +1,52 @@
+#!/usr/bin/env python
+"""Draw panoptic predictions of an evaluation beside the ground truth.
+
+    python projects/KNet/tools/draw_panoptic.py \\
+        --predictions output/demo/inference/shapes_panoptic_val \\
+        --dataset shapes_panoptic_val --output output/demo/pictures
+
+A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was evaluated with
+(``--config-file``).
+"""
+
+import argparse
+import sys
+
+from detectron2.utils.logger import setup_logger
+
+import knet  # noqa: F401 (registers the project's data sets)
+from knet.data.custom import register_custom_datasets
+from knet.engine.main import load_config
+from knet.errors import DatasetError, UsageError
+from knet.visualization import draw_predictions
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--predictions", required=True, help="folder OUTPUT_DIR/inference/<data set>"
+    )
+    parser.add_argument("--dataset", required=True, help="name of the data set evaluated")
+    parser.add_argument("--output", required=True, help="folder for the pictures")
+    parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
+    parser.add_argument("--config-file", default="", help="for its DATASETS.CUSTOM")
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    setup_logger(name="knet")
+    try:
+        if args.limit is not None and args.limit < 1:
+            raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
+        register_custom_datasets(load_config(args.config_file))
+        files = draw_predictions(args.predictions, args.dataset, args.output, args.limit)
+    except (UsageError, DatasetError) as error:
+        print(f"draw_panoptic.py: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(files)} pictures in {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+#!/usr/bin/env python
+"""The demo: train a small K-Net on the built-in shapes, evaluate it, draw what it sees.
+
+    python projects/KNet/tools/run_demo.py
+
+Minutes on a CPU, nothing to download. The folder (``OUTPUT_DIR`` of the config, or ``--output``)
+gets results.png, losses.png, pictures/ and all that a training leaves. Repeated, it starts anew.
+"""
+
+import argparse
+import glob
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Dict
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from knet.engine.main import load_config, prepare, run
+from knet.errors import DatasetError, UsageError
+from knet.visualization import draw_contact_sheet, draw_losses, draw_predictions
+
+CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo" / "knet_panoptic_shapes.yaml"
+NUM_PICTURES = 12
+NUM_ON_SHEET = 6
+
+MARKER = ".knet_demo"  # lies in a folder that the demo may clear
+RUN_FILES = (
+    "config.yaml",
+    "events.out.tfevents.*",
+    "inference",
+    "last_checkpoint",
+    "log.txt*",
+    "losses.png",
+    "metrics.json",
+    "model_*.pth",
+    "pictures",
+    "results.png",
+)
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config-file", default=str(CONFIG))
+    parser.add_argument("--output", help="folder of the run; OUTPUT_DIR of the config if left out")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config keys and values")
+    return parser.parse_args(argv)
+
+
+def start_clean(folder: str) -> None:
+    """Make the folder, or remove from it what an earlier demo left.
+
+    Raises:
+        UsageError: it holds something that no demo made.
+    """
+    marker = os.path.join(folder, MARKER)
+    is_empty = not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
+    if not is_empty and not os.path.isfile(marker):
+        raise UsageError(
+            f"{folder} holds what the demo did not make: remove it, or give another --output"
+        )
+    os.makedirs(folder, exist_ok=True)
+    Path(marker).touch()
+    for pattern in RUN_FILES:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
+
+
+def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
+    """Train on the CPU; returns the results of the evaluation at the end."""
+    # with the very arguments of the engine's own call, or every line is logged twice
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    prepare(cfg, num_gpus=0)
+    cfg.freeze()
+    args.eval_only, args.resume = False, False
+    return run(cfg, args)
+
+
+def draw(cfg: CfgNode, dataset: str) -> None:
+    """Draw some results of the data set, a sheet of the first ones, and the losses."""
+    files = draw_predictions(
+        os.path.join(cfg.OUTPUT_DIR, "inference", dataset),
+        dataset,
+        os.path.join(cfg.OUTPUT_DIR, "pictures"),
+        NUM_PICTURES,
+    )
+    draw_contact_sheet(files[:NUM_ON_SHEET], os.path.join(cfg.OUTPUT_DIR, "results.png"))
+    draw_losses(cfg.OUTPUT_DIR)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    try:
+        cfg = load_config(args.config_file, args.opts)
+        if args.output:
+            cfg.OUTPUT_DIR = args.output
+        start_clean(cfg.OUTPUT_DIR)
+        results = train_and_evaluate(cfg, args)
+        dataset = cfg.DATASETS.TEST[0]
+        draw(cfg, dataset)
+    except (UsageError, DatasetError) as error:
+        print(f"run_demo.py: {error}", file=sys.stderr)
+        return 1
+    # with several data sets Detectron2 keeps the results of each under its name
+    quality = results.get(dataset, results)["panoptic_seg"]["PQ"]
+    print(f"PQ {quality:.1f} on {dataset}, pictures in {cfg.OUTPUT_DIR}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Two workers (gloo, CPU) give the gradients that the method defines for them."""
+
+import torch
+from detectron2.engine import launch
+from detectron2.structures import BitMasks, Instances
+from detectron2.utils import comm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from knet import criterion as criterion_module
+from knet.criterion import average_over_workers
+from tests.parity.recorded import LEVELS, THINGS, build_model, shapes
+
+PADDED = (64, 64)
+
+
+class HeadLosses(nn.Module):
+    """The model behind the pyramid, as one module that DDP can wrap."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = build_model()
+
+    def forward(self, features, batch):
+        stages, semantic_logits = self.model.predict(features)
+        targets = self.model.target_builder(batch, PADDED, torch.device("cpu"))
+        return self.model.losses(stages, semantic_logits, targets)
+
+
+def inputs_of(rank: int):
+    """Worker 0 has three things and a stuff class, worker 1 nothing at all."""
+    generator = torch.Generator().manual_seed(rank + 1)
+    features = {
+        name: torch.randn(
+            1, 32, *(side // shapes()[name].stride for side in PADDED), generator=generator
+        )
+        for name in LEVELS
+    }
+    sem_seg = torch.full(PADDED, 255)
+    masks = torch.zeros((0, *PADDED), dtype=torch.bool)
+    if rank == 0:
+        sem_seg[:20] = THINGS + 1
+        masks = torch.rand((3, *PADDED), generator=generator) > 0.5
+    instances = Instances(PADDED)
+    instances.gt_classes = torch.arange(len(masks))
+    instances.gt_masks = BitMasks(masks)
+    return features, [{"instances": instances, "sem_seg": sem_seg}]
+
+
+def worker(path):
+    torch.set_num_threads(1)
+    rank = comm.get_rank()
+    assert average_over_workers([4, 0][rank], torch.device("cpu")) == 2
+    assert average_over_workers(0, torch.device("cpu")) == 1
+    module = DistributedDataParallel(HeadLosses())  # would complain of unused parameters
+    for _ in range(2):  # unused parameters would be found in the second step
+        module.zero_grad()
+        sum(module(*inputs_of(rank)).values()).backward()
+    if rank == 0:
+        torch.save([p.grad for p in module.module.parameters()], path)
+
+
+def test_two_workers_average_gradients_and_positives(tmp_path, monkeypatch):
+    launch(worker, 2, dist_url="auto", args=(str(tmp_path / "gradients.pt"),))
+    gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
+
+    # in one process: both images' losses, each with the mean of the positive counts, 4 and 0
+    monkeypatch.setattr(criterion_module, "average_over_workers", lambda count, device: 2)
+    module = HeadLosses()
+    for rank in range(2):
+        (sum(module(*inputs_of(rank)).values()) / 2).backward()
+    for (name, parameter), gradient in zip(module.named_parameters(), gradients, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
