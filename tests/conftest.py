@@ -172,9 +172,9 @@ def pairs(options: dict) -> List[str]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> Names:
-    """A panoptic data set of 8 + 3 scenes in COCO format; read only."""
+    """A panoptic data set of 12 + 3 scenes in COCO format, some with crowds; read only."""
     root = tmp_path_factory.mktemp("datasets")
-    register_all_shapes(str(root), prefix="tiny_shapes", scenes={"train": 8, "val": 3})
+    register_all_shapes(str(root), prefix="tiny_shapes", scenes={"train": 12, "val": 3})
     return Names("tiny_shapes_panoptic_train", "tiny_shapes_panoptic_val")
 
 

@@ -352,11 +352,11 @@ def test_permuted_objects():
         case = random_case(rng)
         masks, classes = case.targets.thing_masks, case.targets.thing_classes
         # distinct masks: between equal ones, which kernel learns which class is free
-        masks += torch.from_numpy(rng.random(masks.shape)).float() * (masks > 0) * 0.1
+        masks.copy_(torch.from_numpy(rng.random(masks.shape)))
+        for image, count in enumerate(case.targets.num_things):
+            masks[image, count:] = 0
         before = case.losses()
         for image, count in enumerate(case.targets.num_things):
-            if any(not mask.any() for mask in masks[image, :count]):
-                continue  # empty masks are equal masks
             order = torch.from_numpy(rng.permutation(count))
             masks[image, :count] = masks[image, order]
             classes[image, :count] = classes[image, order]
@@ -776,7 +776,7 @@ def test_free_settings(setting):
         )
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_trains_under_autocast(dtype):
     """Losses stay float32 and close to those of float32."""
     rng = np.random.default_rng(23)
@@ -787,5 +787,5 @@ def test_trains_under_autocast(dtype):
         losses = model(batch)
     assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
     total, wanted = (float(sum(d.values()).detach()) for d in (losses, exact))
-    assert total == pytest.approx(wanted, rel=0.05)
+    assert total == pytest.approx(wanted, rel=0.01)
     sum(losses.values()).backward()

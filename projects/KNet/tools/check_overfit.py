@@ -9,20 +9,17 @@ matcher with a fault does not reach a high PQ here; exit status 1 says that this
 
 import argparse
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
-from detectron2.utils.logger import setup_logger
 
 from knet.data.coco_panoptic import read_panoptic_json, register_coco_panoptic
-from knet.engine.main import load_config, prepare, run
+from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo" / "knet_panoptic_overfit.yaml"
-logger = logging.getLogger("knet.check_overfit")
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -54,15 +51,15 @@ def register_first_images(source: str, count: int, folder: str) -> str:
 def main(argv=None) -> int:
     args = parse_args(argv)
     args.eval_only, args.resume = False, False
-    setup_logger(name="knet")
     try:
         cfg = load_config(args.config_file, args.opts)
+        setup_logging(cfg)
         prepare(cfg, args.num_gpus)
         name = register_first_images(cfg.DATASETS.TRAIN[0], args.num_images, cfg.OUTPUT_DIR)
         cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = (name,)
         pq = run(cfg, args)["panoptic_seg"]["PQ"]
     except (UsageError, DatasetError) as error:
-        logger.error(error)
+        print(f"check_overfit.py: {error}", file=sys.stderr)
         return 2
     print(f"PQ {pq:.1f} on the {args.num_images} images trained on ({args.min_pq:.0f} wanted)")
     return 0 if pq >= args.min_pq else 1

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Dict
 
 from detectron2.config import CfgNode
-from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
-from knet.engine.main import load_config, prepare, run
+from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
 from knet.visualization import draw_contact_sheet, draw_losses, draw_predictions
 
@@ -74,8 +72,7 @@ def start_clean(folder: str) -> None:
 
 def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
     """Train on the CPU; returns the results of the evaluation at the end."""
-    # with the very arguments of the engine's own call, or every line is logged twice
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    setup_logging(cfg)
     prepare(cfg, num_gpus=0)
     cfg.freeze()
     args.eval_only, args.resume = False, False

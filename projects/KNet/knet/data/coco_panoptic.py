@@ -101,6 +101,7 @@ def load_coco_panoptic_json(
                 f"{panoptic_json} has an annotation of image {annotation['image_id']}, which its "
                 "'images' do not list"
             )
+        _check_segments(annotation["segments_info"], image["id"], panoptic_json)
         unknown = {s["category_id"] for s in annotation["segments_info"]} - contiguous.keys()
         if unknown:
             raise DatasetError(
@@ -131,6 +132,16 @@ def load_coco_panoptic_json(
         if not PathManager.isfile(dicts[0][key]):
             raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
+
+
+def _check_segments(segments: List[Dict], image_id, panoptic_json: str) -> None:
+    for segment in segments:
+        missing = {"id", "category_id", "area", "iscrowd"} - segment.keys()
+        if missing:
+            raise DatasetError(
+                f"{panoptic_json} has a segment without {', '.join(sorted(missing))} in image "
+                f"{image_id}; COCO's panoptic format needs it"
+            )
 
 
 def register_coco_panoptic(

@@ -17,7 +17,7 @@ from ..errors import DatasetError, UsageError
 from .device import select_device
 from .trainer import KNetTrainer
 
-__all__ = ["load_config", "main", "prepare", "run"]
+__all__ = ["load_config", "main", "prepare", "run", "setup_logging"]
 
 
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
@@ -59,7 +59,7 @@ def prepare(cfg: CfgNode, num_gpus: int) -> int:
 
 def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
-    _setup_logger(cfg)
+    setup_logging(cfg)
     default_setup(cfg, args)
     if not args.eval_only:
         trainer = KNetTrainer(cfg)
@@ -86,7 +86,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     args = default_argument_parser().parse_args(argv)
     try:
         cfg = load_config(args.config_file, args.opts)
-        _setup_logger(cfg)
+        setup_logging(cfg)
         num_processes = prepare(cfg, args.num_gpus)
         cfg.freeze()
         launch(
@@ -105,6 +105,6 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
-def _setup_logger(cfg: CfgNode) -> None:
+def setup_logging(cfg: CfgNode) -> None:
     """Log this package where Detectron2 logs itself; a second call in a process is harmless."""
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")

@@ -65,14 +65,6 @@ class PanopticEvaluator(COCOPanopticEvaluator):
 
         with PathManager.open(self._metadata.panoptic_json) as f:
             ground_truth = json.load(f)
-        png_folder = os.path.join(folder, "predictions")
-        PathManager.mkdirs(png_folder)
-        for prediction in predictions:
-            with PathManager.open(os.path.join(png_folder, prediction["file_name"]), "wb") as f:
-                f.write(prediction.pop("png_string"))
-        with PathManager.open(os.path.join(folder, "predictions.json"), "w") as f:
-            json.dump({**ground_truth, "annotations": predictions}, f)
-
         by_image = {p["image_id"]: p for p in predictions}
         pairs = []
         for annotation in ground_truth["annotations"]:
@@ -82,6 +74,16 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                     "evaluated: the data set in DATASETS.TEST must load every annotation of it"
                 )
             pairs.append((annotation, by_image[annotation["image_id"]]))
+        png_folder = os.path.join(folder, "predictions")
+        for annotation, prediction in pairs:
+            # named as the truth: images of two folders may share their base name
+            prediction["file_name"] = annotation["file_name"]
+            path = os.path.join(png_folder, annotation["file_name"])
+            PathManager.mkdirs(os.path.dirname(path))
+            with PathManager.open(path, "wb") as f:
+                f.write(prediction.pop("png_string"))
+        with PathManager.open(os.path.join(folder, "predictions.json"), "w") as f:
+            json.dump({**ground_truth, "annotations": predictions}, f)
         categories = {c["id"]: c for c in ground_truth["categories"]}
         with contextlib.redirect_stdout(io.StringIO()):
             statistics = pq_compute_multi_core(

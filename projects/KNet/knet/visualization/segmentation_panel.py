@@ -18,7 +18,7 @@ __all__ = ["Segmentation", "draw_segmentation", "number_instances", "shades_of_f
 
 FONT_SIZE = 8  # points
 MIN_LABEL_AREA = 250  # pixels; a smaller thing would vanish behind its label
-MASK_OPACITY = 0.6
+MASK_OPACITY = 0.7
 # How far each next instance of a class is mixed with white (above 0) or black
 SHADES = (0.0, 0.35, -0.3, 0.55, -0.5, 0.18, -0.15)
 LIGHT = 1  # the shade of outlines and names

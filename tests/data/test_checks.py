@@ -1,0 +1,233 @@
+"""What a config and its data sets can contradict each other in, found before training."""
+
+import shutil
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+
+from knet.data import register_coco_panoptic
+from knet.data.checks import check_config, check_datasets, resolve_class_layout
+from knet.data.shapes import register_all_shapes
+from knet.engine.main import prepare
+from knet.errors import DatasetError, UsageError
+from tests.conftest import PanopticFolder
+
+
+def register(folder, name=None, **metadata):
+    """Write the folder's json and register it."""
+    folder.write()
+    name = name or folder.name
+    register_coco_panoptic(name, str(folder.images), str(folder.pngs), str(folder.json_file))
+    for key, value in metadata.items():
+        MetadataCatalog.get(name).__dict__[key] = value  # set() refuses to change one
+    return name
+
+
+def other_folder(tmp_path, name, categories):
+    """A data set of other classes, with one image without segments."""
+    folder = PanopticFolder(tmp_path, name)
+    folder.content["categories"] = [
+        {"id": i, "name": n, "isthing": t} for i, (n, t) in enumerate(categories, start=1)
+    ]
+    folder.add(np.zeros((40, 40), int), {})
+    return folder
+
+
+# -------------------------------------------------------------------------- resolve_class_layout
+
+
+def test_counts_come_from_the_data_set(tiny_config):
+    layout = resolve_class_layout(tiny_config)
+    assert (layout.thing_ids, layout.stuff_ids) == ((1, 3, 5, 6, 8), (0, 2, 4, 7))
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_one_data_set_is_enough(tiny_config, split):
+    tiny_config.DATASETS[split] = ()
+    assert resolve_class_layout(tiny_config).num_things == 5
+
+
+def test_right_counts_may_stand_in_the_config(tiny_config):
+    tiny_config.MODEL.KNET.NUM_THING_CLASSES = 5
+    tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 4
+    assert resolve_class_layout(tiny_config).num_stuff == 4
+
+
+@pytest.mark.parametrize(
+    "key, count, right",
+    [
+        ("NUM_THING_CLASSES", 9, 5),
+        ("NUM_THING_CLASSES", 0, 5),
+        ("NUM_STUFF_CLASSES", 1, 4),
+        ("NUM_STUFF_CLASSES", -2, 4),
+    ],
+)
+def test_a_contradicting_count_names_key_and_data_set(tiny_config, shapes, key, count, right):
+    tiny_config.MODEL.KNET[key] = count
+    with pytest.raises(UsageError) as error:
+        resolve_class_layout(tiny_config)
+    for mention in (f"MODEL.KNET.{key} is {count}", shapes.train, f"set it to {right}"):
+        assert mention in str(error.value)
+
+
+def test_no_stuff_classes_on_panoptic_data_make_an_instance_model(tiny_config):
+    tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 0
+    layout = resolve_class_layout(tiny_config)
+    assert (layout.thing_ids, layout.stuff_ids) == ((1, 3, 5, 6, 8), ())
+
+
+def test_without_a_data_set_the_config_says_the_counts(tiny_config):
+    tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = ()
+    with pytest.raises(UsageError, match=r"DATASETS\.TRAIN.*MODEL\.KNET\.NUM_THING_CLASSES"):
+        resolve_class_layout(tiny_config)
+    tiny_config.MODEL.KNET.NUM_THING_CLASSES = 3
+    with pytest.raises(UsageError, match=r"MODEL\.KNET\.NUM_STUFF_CLASSES"):
+        resolve_class_layout(tiny_config)
+    tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 2
+    layout = resolve_class_layout(tiny_config)
+    assert (layout.thing_ids, layout.stuff_ids) == ((0, 1, 2), (3, 4))
+
+
+def test_train_and_test_of_different_kinds_of_classes(tiny_config, tmp_path, shapes):
+    register(other_folder(tmp_path, "pets", [("cat", 1), ("lawn", 0)]))
+    tiny_config.DATASETS.TEST = ("pets",)
+    with pytest.raises(UsageError) as error:
+        resolve_class_layout(tiny_config)
+    for mention in (shapes.train, "'pets'", "DATASETS.TRAIN", "DATASETS.TEST"):
+        assert mention in str(error.value)
+
+
+def test_train_and_test_of_as_many_but_other_classes(tiny_config, tmp_path):
+    register(other_folder(tmp_path, "pets", [("cat", 1), ("lawn", 0)]))
+    register(other_folder(tmp_path, "cars", [("car", 1), ("road", 0)]))
+    tiny_config.DATASETS.TRAIN, tiny_config.DATASETS.TEST = ("pets",), ("cars",)
+    with pytest.raises(UsageError, match="'pets' and 'cars'"):
+        resolve_class_layout(tiny_config)
+
+
+def test_train_and_test_of_the_same_classes_in_another_order(tiny_config, tmp_path):
+    register(other_folder(tmp_path, "ab", [("a", 1), ("b", 1)]))
+    register(other_folder(tmp_path, "ba", [("b", 1), ("a", 1)]))
+    tiny_config.DATASETS.TRAIN, tiny_config.DATASETS.TEST = ("ab",), ("ba",)
+    with pytest.raises(UsageError, match="'ab' and 'ba'"):
+        resolve_class_layout(tiny_config)
+
+
+def test_train_and_test_of_equal_classes_but_other_category_ids_work(tiny_config, tmp_path):
+    one, two = (other_folder(tmp_path, n, [("cat", 1), ("lawn", 0)]) for n in ("one", "two"))
+    for category in two.content["categories"]:
+        category["id"] += 40
+    tiny_config.DATASETS.TRAIN = (register(one),)
+    tiny_config.DATASETS.TEST = (register(two),)
+    assert resolve_class_layout(tiny_config).ids == [0, 1]
+
+
+# ---------------------------------------------------------------------------------- check_config
+
+
+def test_the_tiny_config_passes(tiny_config):
+    check_config(tiny_config)
+    check_datasets(tiny_config)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("NUM_STAGES", 0),
+        ("NUM_KERNELS", 0),
+        ("NUM_KERNELS", -5),
+        ("NUM_GROUPS", 5),
+        ("NUM_GROUPS", 0),
+        ("NUM_GROUPS", -4),
+        ("KERNEL_UPDATE.NUM_HEADS", 3),
+        ("KERNEL_UPDATE.NUM_HEADS", 0),
+        ("MASK_STRIDE", 3),
+        ("MASK_STRIDE", 16),
+        ("MASK_STRIDE", 0),
+        ("NECK.STRIDE", 6),
+        ("NECK.STRIDE", 12),
+        ("NECK.IN_FEATURES", ["p2", "p9"]),
+        ("NECK.IN_FEATURES", []),
+        ("NECK.NAME", "Nope"),
+        ("KERNEL_HEAD.NAME", "Nope"),
+        ("KERNEL_UPDATE.NAME", "Nope"),
+    ],
+)
+def test_a_value_that_cannot_work_is_named(tiny_config, key, value):
+    tiny_config.merge_from_list([f"MODEL.KNET.{key}", value])
+    with pytest.raises(UsageError) as error:
+        check_config(tiny_config)
+        build_model(tiny_config)  # the parts know more than the check; either may tell
+    assert f"MODEL.KNET.{key}" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_half_precision_needs_a_gpu(tiny_config):
+    tiny_config.SOLVER.AMP.ENABLED = True
+    with pytest.raises(UsageError, match=r"SOLVER\.AMP\.ENABLED.*False"):
+        check_config(tiny_config)
+    tiny_config.MODEL.DEVICE = "cuda"
+    check_config(tiny_config)
+
+
+def test_half_precision_where_no_gpu_is_found(tiny_config, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    tiny_config.MODEL.DEVICE, tiny_config.SOLVER.AMP.ENABLED = "cuda", True
+    with pytest.raises(UsageError, match=r"SOLVER\.AMP\.ENABLED"):
+        prepare(tiny_config, num_gpus=1)
+
+
+# -------------------------------------------------------------------------------- check_datasets
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+def test_a_name_that_is_not_registered(tiny_config, split):
+    tiny_config.DATASETS[split] = ("shapse_panoptic_train",)
+    with pytest.raises(UsageError, match=rf"DATASETS\.{split} names 'shapse_panoptic_train'"):
+        check_datasets(tiny_config)
+
+
+@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("what", ["images", "pngs", "json_file"])
+def test_a_part_that_is_not_there(tiny_config, pottery, split, what):
+    tiny_config.DATASETS[split] = (register(pottery),)
+    check_datasets(tiny_config)
+    path = getattr(pottery, what)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(DatasetError) as error:
+        check_datasets(tiny_config)
+    for mention in (str(path), "'pottery'", f"DATASETS.{split}", "DETECTRON2_DATASETS"):
+        assert mention in str(error.value)
+
+
+def test_the_built_in_set_is_written_where_it_is_missing(tmp_path, tiny_config):
+    register_all_shapes(str(tmp_path / "new"), prefix="new", scenes={"train": 1, "val": 1})
+    tiny_config.DATASETS.TRAIN = ("new_panoptic_train",)
+    check_datasets(tiny_config)
+    assert (tmp_path / "new" / "shapes" / "train").is_dir()
+
+
+@pytest.mark.parametrize("evaluator_type", ["lvis", None])
+def test_data_that_nobody_can_evaluate_is_found_before_training(
+    tiny_config, pottery, evaluator_type
+):
+    name = register(pottery, evaluator_type=evaluator_type)
+    tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = (name,)
+    with pytest.raises(UsageError, match=r"'pottery' in DATASETS\.TEST"):
+        prepare(tiny_config, num_gpus=0)
+
+
+def test_no_data_set_at_all_stops_before_training(tiny_config):
+    tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = ()
+    with pytest.raises(UsageError, match=r"DATASETS\.TRAIN"):
+        prepare(tiny_config, num_gpus=0)
+
+
+def test_preparing_loads_no_image(tiny_config, shapes, monkeypatch):
+    def load(name):
+        raise AssertionError(f"{name} was loaded")
+
+    monkeypatch.setattr(DatasetCatalog, "get", load)
+    assert prepare(tiny_config, num_gpus=0) == 1

@@ -1,0 +1,73 @@
+"""Which device a run gets: what the machine has and the user asked for, never an error."""
+
+import logging
+
+import pytest
+
+from knet.engine import select_device
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Makes CUDA report so many GPUs."""
+
+    def set_gpus(count):
+        monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+
+    return set_gpus
+
+
+@pytest.mark.parametrize(
+    "gpus, device, wanted, processes, chosen",
+    [
+        (0, "cuda", 1, 1, "cpu"),
+        (0, "cuda", 0, 1, "cpu"),
+        (0, "cpu", 8, 1, "cpu"),
+        (0, "cuda:0", 1, 1, "cpu"),
+        (0, "mps", 1, 1, "mps"),
+        (4, "cuda", 0, 1, "cpu"),
+        (4, "cuda", 1, 1, "cuda"),
+        (4, "cuda", 3, 3, "cuda"),
+        (4, "cuda", 8, 4, "cuda"),
+        (4, "cpu", 4, 1, "cpu"),
+    ],
+)
+def test_device_and_processes(machine, tiny_config, gpus, device, wanted, processes, chosen):
+    machine(gpus)
+    tiny_config.MODEL.DEVICE = device
+    assert select_device(tiny_config, wanted) == processes
+    assert tiny_config.MODEL.DEVICE == chosen
+
+
+def test_another_accelerator_is_one_process_even_beside_gpus(machine, tiny_config):
+    machine(4)
+    tiny_config.MODEL.DEVICE = "mps"
+    assert select_device(tiny_config, 4) == 1
+    assert tiny_config.MODEL.DEVICE == "mps"
+
+
+@pytest.mark.parametrize(
+    "gpus, device, wanted, warning",
+    [
+        (0, "cuda", 2, "--num-gpus 2, but CUDA finds no GPU"),
+        (2, "cuda", 8, "--num-gpus 8: only 2 found"),
+        (2, "cuda", 2, None),
+        (0, "cuda", 0, None),
+        (0, "cpu", 1, None),
+    ],
+)
+def test_a_wish_that_is_not_met_is_told(machine, tiny_config, caplog, gpus, device, wanted, warning):
+    machine(gpus)
+    tiny_config.MODEL.DEVICE = device
+    with caplog.at_level(logging.WARNING, logger="knet"):
+        select_device(tiny_config, wanted)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert [w[: len(warning or "")] for w in warnings] == ([warning] if warning else [])
+
+
+def test_running_on_the_cpu_is_told_with_its_threads(machine, tiny_config, caplog):
+    machine(0)
+    with caplog.at_level(logging.INFO, logger="knet"):
+        select_device(tiny_config, 0)
+    assert "Running on cpu with" in caplog.text
