@@ -63,10 +63,10 @@ class Outcome:
     def sentence(self) -> str:
         """What the user is told; fails unless it is one sentence and the status says error."""
         assert self.status == 1, self.out[-2000:]
-        lines = [line for line in self.err.splitlines() if line.strip()]
-        assert len(lines) == 1, self.err
-        assert lines[0].startswith("train_net.py: "), self.err
-        return lines[0]
+        told = [line for line in self.err.splitlines() if line.startswith("train_net.py: ")]
+        assert len(told) == 1, self.err
+        assert self.err.strip().endswith(told[0]) and "Traceback" not in self.err, self.err
+        return told[0]
 
 
 class PanopticFolder:
@@ -137,9 +137,7 @@ class PanopticFolder:
             ids = np.full(size, 70000)  # needs all three bytes
             ids[:4] = 0
             ids[10:20, 5:20], ids[12:30, 30:40], ids[25:38, 44:60] = 1, 300, 5
-            self.add(
-                ids, {70000: (self.WALL,), 1: (self.CUP,), 300: (self.CUP,), 5: (self.PLATE,)}
-            )
+            self.add(ids, {70000: (self.WALL,), 1: (self.CUP,), 300: (self.CUP,), 5: (self.PLATE,)})
 
     def write(self) -> "PanopticFolder":
         """Write the json as ``self.content`` is now."""
@@ -205,11 +203,15 @@ def pottery(tmp_path) -> PanopticFolder:
 
 @pytest.fixture
 def train_net(capsys):
-    """Calls ``train_net.py``'s main function: ``train_net("--eval-only", options) -> Outcome``."""
+    """Calls ``train_net.py``'s main function; a traceback that a user would get fails the test."""
 
     def run(*flags: str, config_file: str = DEMO_CONFIG, options: dict) -> Outcome:
         capsys.readouterr()
-        status = main(["--config-file", config_file, *flags, *pairs(options)])
+        try:
+            status = main(["--config-file", config_file, *flags, *pairs(options)])
+        except Exception as error:
+            capsys.readouterr()  # the log is long
+            raise AssertionError(f"the user gets a traceback: {error!r}") from error
         captured = capsys.readouterr()
         return Outcome(status, captured.out, captured.err)
 
@@ -222,6 +224,21 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("the real images are not beside the project (../shared/data)")
     return REAL_DATA
+
+
+@pytest.fixture
+def real_coco(real_data, tmp_path) -> Path:
+    """Eight real COCO images to train on and four to test, as DETECTRON2_DATASETS wants them."""
+    theirs, ours = real_data / "coco", tmp_path / "datasets" / "coco"
+    (ours / "annotations").mkdir(parents=True)
+    for split, count in (("train2017", 8), ("val2017", 4)):
+        for folder in (split, f"panoptic_{split}"):
+            (ours / folder).symlink_to(theirs / folder)
+        name = Path("annotations") / f"panoptic_{split}.json"
+        content = json.loads((theirs / name).read_text())
+        content["annotations"] = content["annotations"][:count]
+        (ours / name).write_text(json.dumps(content))
+    return ours.parent
 
 
 @pytest.fixture(autouse=True)
@@ -244,4 +261,3 @@ def _clean_loggers():
         log.handlers[:], log.propagate = handlers, propagate
         log.setLevel(level)
     d2_logger.setup_logger.cache_clear()
-

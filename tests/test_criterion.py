@@ -29,6 +29,15 @@ from . import slow_reference as slow
 WEIGHTS = {"class": 2.0, "mask": 1.0, "dice": 4.0, "rank": 0.1, "semantic": 1.0}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tensors are tiny: a second thread would only wait, and on a busy machine for long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # --- random predictions and targets --------------------------------------------------------------
 
 
@@ -309,19 +318,35 @@ def test_losses_of_an_instance_model():
         assert not any("rank" in name for name in case.losses())
 
 
-def test_rank_loss_with_kernel_255():
-    """Kernel 255 is a kernel like the others, not "ignored"."""
+@pytest.mark.parametrize("stuff", [245, 290])
+def test_stuff_kernels_from_255_on(stuff):
+    """Kernel 255 is a kernel like the others, not "ignored"; nor does any number overflow."""
     rng = np.random.default_rng(8)
     targets = random_targets(rng, 1, (2, 2), 1, 300, 0)
     targets.stuff_masks.zero_()
-    targets.stuff_masks[:, 245] = 1  # behind 10 instance kernels
+    targets.stuff_masks[:, stuff] = 1  # behind 10 instance kernels
     targets.stuff_present[:] = False
-    targets.stuff_present[:, 245] = True
+    targets.stuff_present[:, stuff] = True
     criterion = Criterion(matcher=Matcher(), num_kernels=10, num_thing_classes=1)
     stages = random_stages(rng, 1, 1, (2, 2), 310, 301)
     case = Case(criterion, stages, torch.randn(1, 301, 2, 2), targets)
     assert compare_losses(case) < 1e-5
     assert case.losses()["loss_rank_1"] > 0.1
+
+
+@pytest.mark.parametrize("kernel", [255, 290])
+def test_instance_kernels_from_255_on(kernel):
+    rng = np.random.default_rng(9)
+    targets = random_targets(rng, 1, (2, 2), 1, 1, 0)
+    targets.num_things = [1]
+    targets.thing_masks = torch.ones(1, 1, 2, 2)
+    criterion = Criterion(matcher=Matcher(), num_kernels=300, num_thing_classes=1)
+    stages = random_stages(rng, 1, 1, (2, 2), 301, 2)
+    with torch.no_grad():
+        stages[0].mask_logits[0, kernel] = 5  # the best
+    case = Case(criterion, stages, torch.randn(1, 2, 2, 2), targets)
+    assert check_match(case) == [[[(kernel, 0)]]]
+    assert compare_losses(case) < 1e-5
 
 
 def test_class_normaliser_is_averaged_over_workers(monkeypatch):

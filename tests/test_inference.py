@@ -19,6 +19,16 @@ from knet.inference import (
 from . import slow_reference as slow
 from .test_criterion import LAYOUT, THINGS_ONLY, HostReads, tiny_model
 
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """The tensors are tiny: a second thread would only wait, and on a busy machine for long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 # --- panoptic merge ------------------------------------------------------------------------------
 
 

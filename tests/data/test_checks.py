@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from knet.data import register_coco_panoptic
@@ -223,11 +223,3 @@ def test_no_data_set_at_all_stops_before_training(tiny_config):
     tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = ()
     with pytest.raises(UsageError, match=r"DATASETS\.TRAIN"):
         prepare(tiny_config, num_gpus=0)
-
-
-def test_preparing_loads_no_image(tiny_config, shapes, monkeypatch):
-    def load(name):
-        raise AssertionError(f"{name} was loaded")
-
-    monkeypatch.setattr(DatasetCatalog, "get", load)
-    assert prepare(tiny_config, num_gpus=0) == 1

@@ -93,7 +93,7 @@ def test_one_mapping_instead_of_a_list_of_them(pottery, tmp_path):
 def test_the_name_of_a_built_in_set_is_taken(custom, pottery):
     custom.DATASETS.CUSTOM = [pottery.entry(NAME="coco_2017_val_panoptic")]
     custom.DATASETS.TEST = ("coco_2017_val_panoptic",)
-    with pytest.raises(UsageError, match="'coco_2017_val_panoptic'.*another NAME"):
+    with pytest.raises(UsageError, match=r"'coco_2017_val_panoptic'.*another NAME"):
         register_custom_datasets(custom)
 
 

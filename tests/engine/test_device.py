@@ -37,7 +37,7 @@ def test_device_and_processes(machine, tiny_config, gpus, device, wanted, proces
     machine(gpus)
     tiny_config.MODEL.DEVICE = device
     assert select_device(tiny_config, wanted) == processes
-    assert tiny_config.MODEL.DEVICE == chosen
+    assert chosen == tiny_config.MODEL.DEVICE
 
 
 def test_another_accelerator_is_one_process_even_beside_gpus(machine, tiny_config):
@@ -57,7 +57,9 @@ def test_another_accelerator_is_one_process_even_beside_gpus(machine, tiny_confi
         (0, "cpu", 1, None),
     ],
 )
-def test_a_wish_that_is_not_met_is_told(machine, tiny_config, caplog, gpus, device, wanted, warning):
+def test_a_wish_that_is_not_met_is_told(
+    machine, tiny_config, caplog, gpus, device, wanted, warning
+):
     machine(gpus)
     tiny_config.MODEL.DEVICE = device
     with caplog.at_level(logging.WARNING, logger="knet"):
