@@ -9,6 +9,7 @@ from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import pytest
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import logger as d2_logger
 from panopticapi.utils import id2rgb
@@ -170,7 +171,7 @@ def pairs(options: dict) -> List[str]:
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory) -> Names:
-    """A panoptic data set of 12 + 3 scenes in COCO format, some with crowds; read only."""
+    """A panoptic data set of 12 + 3 scenes in COCO format; read only."""
     root = tmp_path_factory.mktemp("datasets")
     register_all_shapes(str(root), prefix="tiny_shapes", scenes={"train": 12, "val": 3})
     return Names("tiny_shapes_panoptic_train", "tiny_shapes_panoptic_val")
@@ -239,6 +240,15 @@ def real_coco(real_data, tmp_path) -> Path:
         content["annotations"] = content["annotations"][:count]
         (ours / name).write_text(json.dumps(content))
     return ours.parent
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """The tensors are tiny: a second thread would only wait, and on a busy machine for long."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # for the programs that tests start
+        yield
 
 
 @pytest.fixture(autouse=True)

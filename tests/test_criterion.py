@@ -1,41 +1,20 @@
 """Losses and their targets against the loops of ``slow_reference``, and training of tiny models."""
 
-import copy
-from collections import Counter
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from detectron2.layers import ShapeSpec
-from detectron2.structures import BitMasks, Instances
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from knet import criterion as criterion_module
 from knet.criterion import Criterion, semantic_target, top_matched_kernel, top_stuff_class
-from knet.data.class_layout import ClassLayout
-from knet.inference import Postprocessor
-from knet.kernel_head import KernelHead, group_features
-from knet.kernel_update import KernelUpdateHead
 from knet.matcher import Matcher
-from knet.meta_arch import KNet
-from knet.neck import SemanticFPN
 from knet.structures import StagePrediction, Targets
-from knet.targets import TargetBuilder
 
 from . import slow_reference as slow
+from .host_reads import HostReads
 
 WEIGHTS = {"class": 2.0, "mask": 1.0, "dice": 4.0, "rank": 0.1, "semantic": 1.0}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors are tiny: a second thread would only wait, and on a busy machine for long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # --- random predictions and targets --------------------------------------------------------------
@@ -241,8 +220,12 @@ def test_rank_and_semantic_target(seed, monkeypatch):
             things.image, things.target
         ]
         top_stuff = top_stuff_class(case.targets)
-        stuff = torch.where(top_stuff >= 0, top_stuff + case.num_thing_classes, -1)
-        label = semantic_target(top_matched_kernel(things, case.targets), stuff, class_of_kernel)
+        label = semantic_target(
+            top_matched_kernel(things, case.targets),
+            top_stuff,
+            class_of_kernel,
+            case.num_thing_classes,
+        )
         expected = plain.semantic_targets(pairs[0], case.num_thing_classes)
         assert np.array_equal(label.numpy(), np.stack(expected))
 
@@ -453,49 +436,6 @@ def test_nan_in_one_kernels_mask():
 # --- what waits for the device -------------------------------------------------------------------
 
 
-class HostReads(TorchDispatchMode):
-    """Counts what copies from a device to the host, or makes the host wait for a value.
-
-    Conversions are counted by name, as on a CPU they run no operator.
-    """
-
-    METHODS = ("cpu", "tolist", "item", "numpy", "__array__", "__bool__", "__int__", "__float__")
-    # the size of the result, or the result itself, depends on values
-    OPERATORS = (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "equal",
-        "is_nonzero",
-        "bincount",
-    )
-    OPERATORS += ("_unique2", "unique_dim", "unique_consecutive", "repeat_interleave")
-
-    def __init__(self, monkeypatch):
-        super().__init__()
-        self.count = Counter()
-        for name in self.METHODS:
-            monkeypatch.setattr(
-                torch.Tensor, name, self.counting(name, getattr(torch.Tensor, name))
-            )
-
-    def counting(self, name, method):
-        def counted(tensor, *args, **kwargs):
-            self.count[name] += 1
-            return method(tensor, *args, **kwargs)
-
-        return counted
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
-            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
-        )
-        if name in self.OPERATORS or by_mask:
-            self.count[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def test_host_reads_are_seen(monkeypatch):
     """The counter counts: each of these reads something."""
     reads = HostReads(monkeypatch)
@@ -528,289 +468,3 @@ def test_one_copy_to_the_host_for_all_matching(num_things, monkeypatch):
         losses = criterion(stages, torch.randn(2, 5, 4, 5), targets)
     assert len(losses) == 16
     assert dict(reads.count) == {"cpu": 1, "numpy": 1}
-
-
-# --- group features ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_group_features_do_not_overflow(dtype, autocast):
-    """Sums far beyond float16's 65504 equal the float64 sum of the same numbers."""
-    rng = np.random.default_rng(15)
-    features = torch.from_numpy(rng.uniform(1e4, 6e4, size=(2, 3, 40, 50))).to(dtype)
-    mask_logits = torch.from_numpy(rng.normal(size=(2, 4, 40, 50))).to(dtype)
-    mask_logits[:, 0] = 30  # the whole map
-    mask_logits[:, 1] = 0  # probability 0.5 is not above 0.5
-    features.requires_grad_()
-    mask_logits.requires_grad_()
-    with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-        found = group_features(mask_logits, features)
-    assert found.dtype == torch.float32 and found.shape == (2, 4, 3)
-    for image in range(2):
-        for kernel in range(4):
-            inside = mask_logits[image, kernel] > 0
-            for channel in range(3):
-                expected = float(features[image, channel].detach()[inside].double().sum())
-                assert float(found[image, kernel, channel].detach()) == pytest.approx(
-                    expected, rel=1e-5
-                )
-    assert float(found[:, 0].detach().min()) > 65504
-    assert not found[:, 1].detach().any()
-    found[0, 0, 0].backward()
-    assert mask_logits.grad is None  # no gradient through the mask
-    assert features.grad[0, 0].eq(1).all() and not features.grad[1].any()
-
-
-# --- tiny models ---------------------------------------------------------------------------------
-
-
-class Patches(nn.Module):
-    """A backbone of one convolution a level."""
-
-    def __init__(self, in_channels: int, channels: int, strides: Sequence[int] = (4, 8, 16, 32)):
-        super().__init__()
-        self.convs = nn.ModuleDict(
-            {f"p{s}": nn.Conv2d(in_channels, channels, s, stride=s) for s in strides}
-        )
-        self.size_divisibility = max(strides)
-
-    def output_shape(self):
-        return {
-            name: ShapeSpec(channels=conv.out_channels, stride=conv.stride[0])
-            for name, conv in self.convs.items()
-        }
-
-    def forward(self, images):
-        return {name: conv(images) for name, conv in self.convs.items()}
-
-
-def tiny_model(
-    *,
-    layout=None,
-    num_kernels: int = 6,
-    channels: int = 16,
-    num_stages: int = 3,
-    neck_stride: int = 8,
-    mask_stride: int = 4,
-    in_channels: int = 3,
-    seed: int = 0,
-) -> KNet:
-    """A whole K-Net that trains a step in milliseconds; class scores start near 0.5, not 0.01."""
-    layout = layout or ClassLayout([0, 1, 2], [3, 4])
-    num_classes = layout.num_things + layout.num_stuff
-    torch.manual_seed(seed)
-    backbone = Patches(in_channels, channels)
-    shapes = backbone.output_shape()
-    model = KNet(
-        backbone=backbone,
-        neck=SemanticFPN(
-            shapes, in_features=list(shapes), channels=channels, stride=neck_stride, num_groups=4
-        ),
-        kernel_head=KernelHead(
-            num_thing_classes=layout.num_things,
-            num_stuff_classes=layout.num_stuff,
-            num_kernels=num_kernels,
-            channels=channels,
-            num_groups=4,
-        ),
-        kernel_update_heads=[
-            KernelUpdateHead(
-                num_classes=num_classes, channels=channels, num_heads=2, feedforward_channels=24
-            )
-            for _ in range(num_stages)
-        ],
-        criterion=Criterion(
-            matcher=Matcher(),
-            num_kernels=num_kernels,
-            num_thing_classes=layout.num_things,
-            rank_weight=0.1 if layout.num_stuff else 0.0,
-        ),
-        target_builder=TargetBuilder(layout, mask_stride),
-        postprocessor=Postprocessor(layout=layout, num_kernels=num_kernels),
-        mask_stride=mask_stride,
-        pixel_mean=[100.0] * in_channels,
-        pixel_std=[50.0] * in_channels,
-    )
-    for head in model.kernel_update_heads:
-        nn.init.zeros_(head.class_proj.bias)
-    return model
-
-
-def training_input(rng, layout, size, num_things=2, in_channels=3) -> dict:
-    height, width = size
-    masks = np.zeros((num_things, height, width), dtype=bool)
-    for mask in masks:
-        y, x = int(rng.integers(height // 2)), int(rng.integers(width // 2))
-        mask[y : y + height // 2, x : x + width // 2] = True
-    instances = Instances(size)
-    instances.gt_classes = torch.from_numpy(rng.choice(layout.thing_ids, size=num_things)).long()
-    instances.gt_masks = BitMasks(torch.from_numpy(masks))
-    image = rng.integers(0, 256, size=(in_channels, height, width), dtype=np.uint8)
-    x = {"image": torch.from_numpy(image), "instances": instances, "file_name": "image.jpg"}
-    if layout.num_stuff:
-        x["sem_seg"] = torch.from_numpy(rng.choice([*layout.ids, 255], size=(height, width)))
-    return x
-
-
-LAYOUT = ClassLayout([0, 1, 2], [3, 4])
-THINGS_ONLY = ClassLayout([0, 1], [])
-SIZE = (61, 75)
-
-
-@pytest.mark.parametrize("layout", [LAYOUT, THINGS_ONLY], ids=["panoptic", "instance"])
-def test_gradients_reach_every_parameter(layout):
-    rng = np.random.default_rng(16)
-    model = tiny_model(layout=layout).train()
-    batch = [training_input(rng, layout, SIZE) for _ in range(2)]
-    sum(model(batch).values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.requires_grad, name
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.any(), name
-
-
-@pytest.mark.parametrize("layout", [LAYOUT, THINGS_ONLY], ids=["panoptic", "instance"])
-def test_gradients_without_any_object(layout):
-    """DistributedDataParallel waits for ever for a parameter that has no gradient."""
-    rng = np.random.default_rng(17)
-    model = tiny_model(layout=layout).train()
-    batch = [training_input(rng, layout, SIZE, num_things=0) for _ in range(2)]
-    for x in batch:
-        if "sem_seg" in x:
-            x["sem_seg"] = torch.full_like(x["sem_seg"], 255)
-    losses = model(batch)
-    for name, loss in losses.items():
-        assert torch.isfinite(loss) and loss.requires_grad, name
-        empty = any(part in name for part in ("mask", "dice", "rank"))
-        assert (float(loss.detach()) == 0) == empty, name
-    sum(losses.values()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-
-
-def test_an_image_without_objects_beside_one_with():
-    rng = np.random.default_rng(18)
-    model = tiny_model().train()
-    batch = [training_input(rng, LAYOUT, SIZE, count) for count in (0, 2)]
-    losses = model(batch)
-    assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
-
-
-def test_more_objects_than_kernels_in_a_model():
-    rng = np.random.default_rng(19)
-    model = tiny_model(num_kernels=2).train()
-    batch = [training_input(rng, LAYOUT, SIZE, count) for count in (7, 1)]
-    losses = model(batch)
-    assert all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
-    sum(losses.values()).backward()
-
-
-def test_permuted_objects_in_a_model():
-    rng = np.random.default_rng(20)
-    model = tiny_model().train()
-    batch = [training_input(rng, LAYOUT, SIZE, 4) for _ in range(2)]
-    permuted = copy.deepcopy(batch)
-    for x in permuted:
-        x["instances"] = x["instances"][torch.tensor([2, 0, 3, 1])]
-    before, after = model(batch), model(permuted)
-    for name, loss in before.items():
-        assert float(after[name].detach()) == pytest.approx(float(loss.detach()), rel=1e-5), name
-
-
-def test_losses_of_a_model_are_the_criterions():
-    """Masks resized to the mask stride, targets of the padded batch, then the criterion."""
-    rng = np.random.default_rng(21)
-    model = tiny_model().train()
-    batch = [training_input(rng, LAYOUT, size) for size in (SIZE, (33, 90))]
-    losses = model(batch)
-    padded = (64, 96)
-    images = torch.zeros(2, 3, *padded)
-    for image, x in zip(images, batch):
-        height, width = x["image"].shape[1:]
-        image[:, :height, :width] = (x["image"].float() - 100) / 50
-    stages, semantic_logits = model.predict(model.backbone(images))
-    for stage in stages:
-        stage.mask_logits = resized(stage.mask_logits, (16, 24))
-    case = Case(
-        model.criterion,
-        stages,
-        resized(semantic_logits, (16, 24)),
-        model.target_builder(batch, padded, torch.device("cpu")),
-    )
-    expected = slow_losses(case, check_match(case))
-    assert losses.keys() == expected.keys()
-    for name, value in expected.items():
-        assert float(losses[name].detach()) == pytest.approx(value, rel=1e-5), name
-
-
-def resized(logits, size):
-    """Every map on its own, by loops."""
-    flat = logits.detach().double().flatten(0, 1).numpy()
-    maps = np.stack([slow.bilinear(one, size) for one in flat])
-    return torch.from_numpy(maps).float().unflatten(0, logits.shape[:2])
-
-
-SETTINGS = {
-    "one of everything": {
-        "layout": ClassLayout([0], []),
-        "num_kernels": 1,
-        "channels": 4,
-        "num_stages": 1,
-        "in_channels": 1,
-    },
-    "mask stride 8": {"mask_stride": 8},
-    "mask stride 2": {"mask_stride": 2, "num_stages": 2},
-    "neck stride 4": {"neck_stride": 4, "mask_stride": 4, "num_stages": 1},
-    "neck stride 4, mask stride 2": {"neck_stride": 4, "mask_stride": 2, "num_stages": 2},
-    "neck stride 16": {"neck_stride": 16, "mask_stride": 4},
-    "one channel in": {"in_channels": 1},
-    "more stages, kernels and channels": {"num_stages": 4, "num_kernels": 40, "channels": 24},
-    "classes in mixed order": {"layout": ClassLayout([1, 6], [0, 3, 7]), "mask_stride": 8},
-}
-
-
-@pytest.mark.parametrize("setting", SETTINGS)
-def test_free_settings(setting):
-    """Each trains a step, which changes every parameter, and then infers."""
-    options = SETTINGS[setting]
-    layout, in_channels = options.get("layout", LAYOUT), options.get("in_channels", 3)
-    rng = np.random.default_rng(22)
-    model = tiny_model(**options).train()
-    batch = [training_input(rng, layout, size, 2, in_channels) for size in (SIZE, (64, 32))]
-    before = copy.deepcopy(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = model(batch)
-    per_stage = 4 if layout.num_stuff else 3
-    num_stages = options.get("num_stages", 3)
-    assert len(losses) == per_stage * num_stages + per_stage
-    sum(losses.values()).backward()
-    optimizer.step()
-    for name, parameter in model.named_parameters():
-        assert torch.isfinite(parameter).all() and not torch.equal(parameter, before[name]), name
-    model.eval()
-    with torch.no_grad():
-        results = model([{"image": x["image"]} for x in batch])
-    for x, result in zip(batch, results):
-        size = x["image"].shape[1:]
-        assert result["panoptic_seg"][0].shape == size
-        assert result["sem_seg"].shape == (max(layout.ids) + 1, *size)
-        assert result["instances"].image_size == tuple(size)
-        assert len(result["instances"]) == min(
-            100, model.kernel_head.num_kernels * layout.num_things
-        )
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_trains_under_autocast(dtype):
-    """Losses stay float32 and close to those of float32."""
-    rng = np.random.default_rng(23)
-    model = tiny_model().train()
-    batch = [training_input(rng, LAYOUT, SIZE) for _ in range(2)]
-    exact = model(batch)
-    with torch.autocast("cpu", dtype=dtype):
-        losses = model(batch)
-    assert all(loss.dtype == torch.float32 and torch.isfinite(loss) for loss in losses.values())
-    total, wanted = (float(sum(d.values()).detach()) for d in (losses, exact))
-    assert total == pytest.approx(wanted, rel=0.01)
-    sum(losses.values()).backward()

@@ -17,17 +17,8 @@ from knet.inference import (
 )
 
 from . import slow_reference as slow
-from .test_criterion import LAYOUT, THINGS_ONLY, HostReads, tiny_model
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The tensors are tiny: a second thread would only wait, and on a busy machine for long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
+from .host_reads import HostReads
+from .tiny_model import LAYOUT, THINGS_ONLY, tiny_model
 
 # --- panoptic merge ------------------------------------------------------------------------------
 
@@ -81,14 +72,16 @@ def test_merge(seed):
                 "mask_threshold": float(rng.choice([0.25, 0.5, 0.75])),
             }
         expected_map, expected = slow.merge_panoptic(masks, scores, is_thing, **thresholds)
-        segment_map, order, num_segments = merge_panoptic(
+        segment_map, segment_ids, won = merge_panoptic(
             *map(torch.from_numpy, (masks, scores, is_thing)), **thresholds
         )
         assert segment_map.dtype == torch.int32
         assert np.array_equal(segment_map.numpy(), expected_map)
-        assert int(num_segments) == len(expected)
-        assert order[: len(expected)].tolist() == [kernel for kernel, _ in expected]
-        assert sorted(order.tolist()) == list(range(num_kernels))
+        expected_ids = [0] * num_kernels
+        for number, (kernel, area) in enumerate(expected, start=1):
+            expected_ids[kernel] = number
+            assert int(won[kernel]) == area
+        assert segment_ids.tolist() == expected_ids
 
 
 def test_overlap_ratio_that_equals_the_threshold():
@@ -98,12 +91,12 @@ def test_overlap_ratio_that_equals_the_threshold():
     masks[1].view(-1)[:45] = 1
     scores = torch.tensor([0.9, 0.9])
     is_thing = torch.tensor([True, True])
-    segment_map, _, num_segments = merge_panoptic(masks, scores, is_thing, overlap_threshold=0.55)
+    segment_map, segment_ids, _ = merge_panoptic(masks, scores, is_thing, overlap_threshold=0.55)
     expected_map, expected = slow.merge_panoptic(
         masks.numpy(), scores.numpy(), is_thing.numpy(), overlap_threshold=0.55
     )
     assert [area for _, area in expected] == [55, 45]
-    assert int(num_segments) == 2
+    assert segment_ids.tolist() == [1, 2]
     assert np.array_equal(segment_map.numpy(), expected_map)
 
 

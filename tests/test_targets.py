@@ -43,7 +43,7 @@ def random_input(rng, layout, height, width) -> dict:
     instances = Instances((height, width))
     instances.gt_classes = torch.from_numpy(rng.choice(layout.thing_ids, size=num_things)).long()
     instances.gt_masks = BitMasks(torch.from_numpy(masks))
-    labels = [*layout.ids, IGNORED, UNKNOWN]
+    labels = [*layout.ids, IGNORED]
     coarse = rng.choice(labels, size=(height // 3 + 1, width // 3 + 1))
     sem_seg = coarse.repeat(3, axis=0).repeat(3, axis=1)[:height, :width]
     noise = rng.random((height, width)) < rng.choice([0, 0.02, 0.3])
@@ -178,6 +178,16 @@ def test_the_wrong_thing_class_is_named_among_right_ones():
     instances.gt_masks = BitMasks(torch.ones(3, 8, 8, dtype=torch.bool))
     x["instances"] = instances
     assert "thing class 1," in refused(x)
+
+
+@pytest.mark.parametrize("wrong", [2, 6, 77, -1])
+def test_label_that_is_no_class(wrong):
+    """It must not become unlabelled without a word."""
+    sem_seg = torch.full((8, 8), IGNORED)
+    sem_seg[3, 4] = wrong
+    x = one_thing(torch.ones(8, 8, dtype=torch.bool), sem_seg=sem_seg, file_name="a/b.jpg")
+    message = refused(x)
+    assert "a/b.jpg" in message and f"label {wrong} in 'sem_seg'" in message
 
 
 def test_missing_sem_seg():

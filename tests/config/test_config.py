@@ -73,6 +73,14 @@ def test_every_key_has_its_meaning_above_it():
     assert not unexplained, "no line of meaning above these keys of config.py"
 
 
+def test_the_defaults_are_the_published_values():
+    added = get_cfg()
+    add_knet_config(added)
+    defaults, recipe = leaves(added), leaves(load_config(PANOPTIC))
+    keys = defaults.keys() - leaves(get_cfg()).keys()
+    assert {key: recipe[key] for key in keys} == {key: defaults[key] for key in keys}
+
+
 def test_adding_the_keys_changes_no_default_of_detectron2():
     before, added = get_cfg(), get_cfg()
     add_knet_config(added)

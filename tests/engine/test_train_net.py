@@ -101,12 +101,16 @@ def test_training_evaluates_and_evaluating_again_gives_the_same(
     assert results(tmp_path / "untrained") != after_training
 
 
-def test_what_is_kept_of_an_evaluation_is_strict_json(train_net, tiny_options, tmp_path):
-    assert train_net("--eval-only", options=tiny_options).status == 0
-    (folder,) = (tmp_path / "output" / "inference").iterdir()
+def test_what_is_kept_of_an_evaluation_is_strict_json(train_net, tiny_options, pottery, tmp_path):
+    pottery.content["categories"].append({"id": 50, "name": "vase", "isthing": 1})
+    pottery.write()
+    options = {**tiny_options, **pottery.options()}
+    assert train_net("--eval-only", options=options).status == 0
+    folder = tmp_path / "output" / "inference" / pottery.name
     strict_json(folder / "predictions.json")
     quality = strict_json(folder / "panoptic_quality.json")
-    assert None in [row["PQ"] for row in quality["per_class"].values()], "a class is absent"
+    assert quality["per_class"]["vase"]["PQ"] is None, "it occurs nowhere"
+    assert quality["per_class"]["cup"]["PQ"] is not None
 
 
 def test_resuming_goes_on_where_training_stopped(train_net, tiny_options, tmp_path):

@@ -252,8 +252,8 @@ def test_segments_without_a_key_that_cocos_tool_reads(pottery, key):
     for annotation in pottery.content["annotations"]:
         for segment in annotation["segments_info"]:
             del segment[key]
-    name = register(pottery)
     try:
+        name = register(pottery)
         records = DatasetCatalog.get(name)
         results = evaluate(PanopticEvaluator(name), records, [truth(r) for r in records])
     except DatasetError as error:

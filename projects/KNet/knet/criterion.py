@@ -4,7 +4,7 @@ Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the
 """
 
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ from .losses import dice_loss, focal_loss_sum, mask_loss, rank_loss
 from .matcher import Matcher
 from .structures import StagePrediction, Targets
 
-__all__ = ["Criterion", "Pairs", "semantic_target", "top_matched_kernel", "top_stuff_class"]
+__all__ = [
+    "Criterion",
+    "Pairs",
+    "rank_target",
+    "semantic_target",
+    "top_matched_kernel",
+    "top_stuff_class",
+]
 
 
 @dataclass
@@ -25,7 +32,7 @@ class Pairs:
 
     image: torch.Tensor
     kernel: torch.Tensor
-    target: torch.Tensor  # row of thing_masks, or stuff class
+    target: torch.Tensor  # of a thing kernel a row of thing_masks, of a stuff kernel its class
 
 
 def top_matched_kernel(matched: Pairs, targets: Targets) -> torch.Tensor:
@@ -50,22 +57,41 @@ def top_stuff_class(targets: Targets) -> torch.Tensor:
     return ((masks > 0) * rank[:, None, None]).amax(1).long() - 1
 
 
+def rank_target(
+    top_kernel: torch.Tensor, top_stuff: torch.Tensor, num_kernels: int
+) -> torch.Tensor:
+    """The kernel that should win each cell: stuff kernels stand behind the instance kernels.
+
+    Args:
+        top_kernel, top_stuff: (B, h, w) of the two functions above.
+        num_kernels: instance kernels.
+
+    Returns:
+        (B, h, w) kernel index, -1 for none.
+    """
+    return torch.where(top_stuff >= 0, top_stuff + num_kernels, top_kernel)
+
+
 def semantic_target(
-    top_kernel: torch.Tensor, top_stuff: torch.Tensor, thing_class_of_kernel: torch.Tensor
+    top_kernel: torch.Tensor,
+    top_stuff: torch.Tensor,
+    thing_class_of_kernel: torch.Tensor,
+    num_thing_classes: int,
 ) -> torch.Tensor:
     """Class of each cell: stuff first, matched things over it by rising kernel index.
 
     Args:
-        top_kernel: (B, h, w) matched instance kernel, -1 for none.
-        top_stuff: (B, h, w) stuff class in the model's order (things first), -1 for none.
+        top_kernel, top_stuff: (B, h, w) of the functions above.
         thing_class_of_kernel: (B, N) class of the object that each kernel is matched with.
+        num_thing_classes: stuff classes stand behind them.
 
     Returns:
         (B, h, w) model class, -1 for a cell without label.
     """
     index = top_kernel.clamp(min=0).flatten(1)
     thing = thing_class_of_kernel.gather(1, index).view_as(top_kernel)
-    return torch.where(top_kernel >= 0, thing, top_stuff)
+    stuff = torch.where(top_stuff >= 0, top_stuff + num_thing_classes, -1)
+    return torch.where(top_kernel >= 0, thing, stuff)
 
 
 class Criterion(nn.Module):
@@ -137,7 +163,7 @@ class Criterion(nn.Module):
         top_stuff = top_stuff_class(targets)
         losses = {}
         for index, stage in enumerate(stages):
-            things = matched[max(index - 1, 0)]
+            things = matched[self.matched_on(index)]
             top_kernel = top_matched_kernel(things, targets)
             if index == 0:
                 losses["loss_semantic"] = self.semantic_loss(
@@ -149,20 +175,25 @@ class Criterion(nn.Module):
                 losses[f"loss_class_{index}"] = self.class_loss(
                     stage.class_logits, things, stuff, targets, num_positive
                 )
-                top = torch.where(top_stuff >= 0, top_stuff + self.num_kernels, top_kernel)
-                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, top, targets)
+                winner = rank_target(top_kernel, top_stuff, self.num_kernels)
+                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, winner, targets)
             losses.update({f"{name}_{index}": loss for name, loss in stage_losses.items()})
         return losses
+
+    @staticmethod
+    def matched_on(stage: int) -> int:
+        """Whose prediction a stage is matched on: the stage before it; the first masks' own."""
+        return max(stage - 1, 0)
 
     @torch.no_grad()
     def match(self, stages: List[StagePrediction], targets: Targets) -> Tuple[List[Pairs], Pairs]:
         """Match all stages of all images, with one copy to the host and one back.
 
         Returns:
-            one entry per update stage, in which entry s is matched on the prediction of stage s
-            (at least one entry, for the first masks); and the stuff kernels whose class is there.
+            the matches made on the prediction of stage 0, 1, ..., of which :meth:`matched_on`
+            tells the one that a stage learns by; and the stuff kernels whose class is there.
         """
-        sources = stages[: max(len(stages) - 1, 1)]
+        sources = stages[: self.matched_on(len(stages) - 1) + 1]
         costs = torch.stack([self._costs(stage, targets) for stage in sources])
         present = targets.stuff_present
         packed = torch.cat((costs.flatten(), present.flatten().to(costs.dtype))).cpu().numpy()
@@ -214,14 +245,19 @@ class Criterion(nn.Module):
         return self.class_weight * total / num_positive
 
     def mask_losses(
-        self, mask_logits: torch.Tensor, things: Pairs, stuff, top_kernel, targets: Targets
+        self,
+        mask_logits: torch.Tensor,
+        things: Pairs,
+        stuff: Optional[Pairs],
+        winner: torch.Tensor,
+        targets: Targets,
     ) -> Dict[str, torch.Tensor]:
         """Mask, dice and rank loss of one stage.
 
         Args:
             mask_logits: (B, N, h, w).
             stuff: positive stuff kernels, or None where the logits have no stuff kernels.
-            top_kernel: (B, h, w) kernel that should win each cell, -1 for none.
+            winner: (B, h, w) kernel that should win each cell, -1 for none.
         """
         mask_logits = mask_logits.float()
         predicted = mask_logits[things.image, things.kernel]
@@ -234,11 +270,16 @@ class Criterion(nn.Module):
             "loss_dice": self.dice_weight * dice_loss(predicted, wanted),
         }
         if self.rank_weight > 0:
-            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits, top_kernel)
+            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits, winner)
         return losses
 
     def semantic_loss(
-        self, logits: torch.Tensor, things: Pairs, top_kernel, top_stuff, targets: Targets
+        self,
+        logits: torch.Tensor,
+        things: Pairs,
+        top_kernel: torch.Tensor,
+        top_stuff: torch.Tensor,
+        targets: Targets,
     ) -> torch.Tensor:
         """Focal loss of the semantic branch, per labelled cell of this worker's images.
 
@@ -247,8 +288,7 @@ class Criterion(nn.Module):
         class_of_kernel = top_kernel.new_zeros((len(logits), self.num_kernels))
         thing_class = targets.thing_classes[things.image, things.target]
         class_of_kernel[things.image, things.kernel] = thing_class
-        stuff = torch.where(top_stuff >= 0, top_stuff + self.num_thing_classes, -1)
-        label = semantic_target(top_kernel, stuff, class_of_kernel)
+        label = semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
         classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
         one_hot = (label[:, None] == classes).float()
         num_labelled = (label >= 0).sum().clamp(min=1)

@@ -86,23 +86,25 @@ def merge_panoptic(
         is_thing: (N,) bool; stuff has no score threshold.
 
     Returns:
-        the segment id of each pixel (H, W) int32, 0 for void, 1.. by falling score; the kernel
-        of each segment (N,), those of dropped kernels behind; the number of kept segments, ().
+        the segment id of each pixel (H, W) int32, 0 for void; the segment id of each kernel (N,)
+        int32, 1.. by falling score, 0 for a dropped one; the pixels that each kernel won (N,).
     """
     num_kernels = len(masks)
     winner = (masks * scores[:, None, None]).argmax(0)
-    won = torch.bincount(winner.flatten(), minlength=num_kernels)
+    # not bincount: on a GPU that waits for the device to learn its length
+    won = torch.zeros(num_kernels, dtype=torch.long, device=masks.device)
+    won.scatter_add_(0, winner.flatten(), torch.ones_like(winner).flatten())
     own = (masks >= mask_threshold).flatten(1).sum(1)
-    keep = (won > 0) & (own > 0) & (won.double() >= overlap_threshold * own.double())
+    keep = (won > 0) & (own > 0)
+    keep &= won.double() / own.clamp(min=1).double() >= overlap_threshold
     keep &= ~is_thing | (scores >= score_threshold)
 
-    # by falling score, kept kernels first
+    # a kept kernel's id is its place among the kept ones, visited by falling score
     order = torch.argsort(scores, descending=True, stable=True)
-    order = order[torch.argsort(~keep[order], stable=True)]
+    kept = keep[order]
     segment_ids = torch.zeros(num_kernels, dtype=torch.int32, device=masks.device)
-    ranks = torch.arange(1, num_kernels + 1, dtype=torch.int32, device=masks.device)
-    segment_ids[order] = torch.where(keep[order], ranks, 0)
-    return segment_ids[winner], order, keep.sum()
+    segment_ids[order] = torch.where(kept, kept.cumsum(0), 0).to(torch.int32)
+    return segment_ids[winner], segment_ids, won
 
 
 @dataclass
@@ -215,7 +217,7 @@ class Postprocessor:
         Returns:
             (H, W) int32 segment ids, 0 for void, and Detectron2's ``segments_info``.
         """
-        segments, order, num_segments = merge_panoptic(
+        segments, segment_ids, areas = merge_panoptic(
             masks,
             scores,
             labels < self.layout.num_things,
@@ -223,25 +225,20 @@ class Postprocessor:
             self.overlap_threshold,
             self.mask_threshold,
         )
-        areas = torch.bincount(segments.flatten(), minlength=len(masks) + 1)[1:]
-        packed = torch.stack(
-            (labels[order].double(), scores[order].double(), areas.double()), dim=0
-        )
-        packed = torch.cat((packed.flatten(), num_segments[None].double())).tolist()
-        num_kernels, num_segments = len(masks), int(packed[-1])
+        # one transfer for all segments
+        kernels = torch.stack([x.double() for x in (segment_ids, labels, scores, areas)], dim=1)
+        kept = sorted(row for row in kernels.tolist() if row[0] > 0)
         ids = self.layout.ids
-        info = []
-        for i in range(num_segments):
-            label = int(packed[i])
-            info.append(
-                {
-                    "id": i + 1,
-                    "isthing": label < self.layout.num_things,
-                    "category_id": ids[label],
-                    "score": packed[num_kernels + i],
-                    "area": int(packed[2 * num_kernels + i]),
-                }
-            )
+        info = [
+            {
+                "id": int(segment_id),
+                "isthing": label < self.layout.num_things,
+                "category_id": ids[int(label)],
+                "score": score,
+                "area": int(area),
+            }
+            for segment_id, label, score, area in kept
+        ]
         return segments, info
 
     def instances(self, masks: torch.Tensor, class_scores: torch.Tensor) -> Instances:

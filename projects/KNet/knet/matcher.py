@@ -77,6 +77,7 @@ def hungarian(cost: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     Returns:
         matched kernels, rising, and the object of each.
     """
+    cost = np.asarray(cost, dtype=np.float64)
     finite = np.isfinite(cost)
     if not finite.all():
         logger.warning(

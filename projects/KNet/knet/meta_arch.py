@@ -177,4 +177,5 @@ class KNet(nn.Module):
                     "in 'image': mend the file or the mapper that made it"
                 )
             images.append((image.to(self.device) - self.pixel_mean) / self.pixel_std)
-        return ImageList.from_tensors(images, self.backbone.size_divisibility)
+        divisor = max(self.backbone.size_divisibility, self.neck.stride)
+        return ImageList.from_tensors(images, divisor)

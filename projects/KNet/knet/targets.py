@@ -4,7 +4,7 @@ Shape shorthand: B images, T things, S stuff classes, H x W full resolution, h x
 stride's map of the padded batch.
 """
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Sequence, Tuple
 
 import torch
 from detectron2.structures import BitMasks, PolygonMasks
@@ -92,10 +92,11 @@ class TargetBuilder:
         if isinstance(masks, PolygonMasks):
             masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
         masks = masks.tensor if isinstance(masks, BitMasks) else masks
-        classes = self.layout.to_model(instances.gt_classes.cpu())
-        if (classes < 0).any() or (classes >= self.layout.num_things).any():
+        classes = self.layout.to_model(instances.gt_classes)
+        wrong = (classes < 0) | (classes >= self.layout.num_things)
+        if wrong.any():
             raise DatasetError(
-                f"{_name(x)} has the thing class {_first_wrong(instances.gt_classes, classes)}, "
+                f"{_name(x)} has the thing class {int(instances.gt_classes[wrong][0])}, "
                 f"the data set's thing classes are {list(self.layout.thing_ids)}: register it "
                 "with contiguous ids, or mend DATASETS.TRAIN"
             )
@@ -114,16 +115,24 @@ class TargetBuilder:
                 f"{_name(x)} has no 'sem_seg', which a model with stuff classes learns from: use "
                 "a panoptic data set in DATASETS.TRAIN, or MODEL.KNET.NUM_STUFF_CLASSES 0"
             )
-        sem_seg = x["sem_seg"]
-        labels = self.layout.to_model(sem_seg.to(device=device, dtype=torch.long))
-        ignored = sem_seg.to(device) == self.ignore_label
-        stuff = torch.where(labels >= self.layout.num_things, labels - self.layout.num_things, -1)
-        stuff = torch.where(ignored, -1, stuff)
+        # counted and checked where the loader left it, on the host: no device is waited for
+        sem_seg = x["sem_seg"].long()
+        labels = self.layout.to_model(sem_seg)
+        ignored = sem_seg == self.ignore_label
+        wrong = (labels < 0) & ~ignored
+        if wrong.any():
+            raise DatasetError(
+                f"{_name(x)} has the label {int(sem_seg[wrong][0])} in 'sem_seg', which is no "
+                f"contiguous id of the data set's {len(self.layout.ids)} classes nor the ignore "
+                f"label {self.ignore_label}: mend the labels or the class ids of DATASETS.TRAIN"
+            )
+        stuff = (labels - self.layout.num_things).clamp(min=-1).masked_fill_(ignored, -1)
         counts = torch.bincount((stuff + 1).flatten(), minlength=num_stuff + 1)
+        stuff = stuff.to(device=device, dtype=torch.int16)
         cells = sample_cells(stuff, self.mask_stride, size, value=-1)
         classes = torch.arange(num_stuff, device=device)[:, None, None]
         masks = sum((cell == classes).float() for cell in cells) / len(cells)
-        return masks, counts[1:] > 0
+        return masks, (counts[1:] > 0).to(device)
 
 
 def _pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
@@ -133,8 +142,3 @@ def _pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
 
 def _name(x: Dict) -> str:
     return str(x.get("file_name", "an input"))
-
-
-def _first_wrong(given: torch.Tensor, mapped: torch.Tensor) -> List[int]:
-    wrong = given.cpu()[mapped < 0]
-    return int(wrong[0]) if len(wrong) else int(given.max())

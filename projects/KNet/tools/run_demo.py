@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Dict
 
+import torch
 from detectron2.config import CfgNode
 
 from knet.engine.main import load_config, prepare, run, setup_logging
@@ -73,6 +74,8 @@ def start_clean(folder: str) -> None:
 def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
     """Train on the CPU; returns the results of the evaluation at the end."""
     setup_logging(cfg)
+    # the images are small: a second thread mostly waits, on a busy machine for long
+    torch.set_num_threads(1)
     prepare(cfg, num_gpus=0)
     cfg.freeze()
     args.eval_only, args.resume = False, False

@@ -39,7 +39,7 @@ def resolve_class_layout(cfg) -> ClassLayout:
         return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
     layout = ClassLayout.from_metadata(MetadataCatalog.get(names[0]))
     for other in names[1:]:
-        if ClassLayout.from_metadata(MetadataCatalog.get(other)).ids != layout.ids:
+        if ClassLayout.from_metadata(MetadataCatalog.get(other)) != layout:
             raise UsageError(
                 f"the data sets '{names[0]}' and '{other}' have different classes: DATASETS.TRAIN "
                 "and DATASETS.TEST must name data sets of the same classes"
