@@ -27,7 +27,7 @@ from knet.data.shapes_scene import (
 )
 from knet.errors import DatasetError
 
-SCENES = {"train": 12, "val": 4}  # the 12 train scenes contain crowds and one image without objects
+SCENES = {"train": 33, "val": 4}  # the train scenes contain a crowd and images without objects
 TINY = {"train": 2, "val": 1}
 TASKS = ("panoptic", "instance", "semantic")
 
@@ -135,8 +135,8 @@ def test_variety(full, split):
     sizes = np.array([scene.image.shape[:2] for scene in scenes])
 
     assert 0.03 < objects.count(0) * share < 0.12
-    assert 0.02 < sum(15 <= n <= 25 for n in objects) * share < 0.15
-    assert sum(2 <= n <= 8 for n in objects) * share > 0.7
+    assert 0.02 < sum(8 <= n <= 13 for n in objects) * share < 0.15
+    assert sum(1 <= n <= 8 for n in objects) * share > 0.8
     assert max(objects) <= 25
     assert 0.03 < crowds * share < 0.2
     assert 0.2 < sum(v > 0.01 for v in void) * share < 0.7

@@ -47,8 +47,6 @@ def scene():
         {"id": 4, "category_id": 9, "iscrowd": 0},
         {"id": 5, "category_id": 5, "iscrowd": 1},
     ]
-    for segment in segments:
-        segment["area"] = int((ids == segment["id"]).sum())
     return ids, segments
 
 
@@ -63,6 +61,8 @@ def write_annotations(folder, json_path, png_root, scenes, images):
     for image, (ids, segments) in zip(images, scenes):
         name = os.path.splitext(image["file_name"])[0] + ".png"
         save_ids(ids, folder / png_root / name)
+        for segment in segments:
+            segment["area"] = int((ids == segment["id"]).sum())
         annotations.append({"image_id": image["id"], "file_name": name, "segments_info": segments})
     content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     (folder / json_path).write_text(json.dumps(content))

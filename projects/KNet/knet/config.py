@@ -26,18 +26,25 @@ def add_knet_config(cfg: CN) -> None:
     knet.MASK_STRIDE = 4
 
     knet.NECK = CN()
+    # A class of NECK_REGISTRY
     knet.NECK.NAME = "SemanticFPN"
+    # Backbone features that it sums
     knet.NECK.IN_FEATURES = ["p2", "p3", "p4", "p5"]
     # Stride of the maps that kernels convolve
     knet.NECK.STRIDE = 8
 
     knet.KERNEL_HEAD = CN()
+    # A class of KERNEL_HEAD_REGISTRY
     knet.KERNEL_HEAD.NAME = "KernelHead"
 
     knet.KERNEL_UPDATE = CN()
+    # A class of KERNEL_UPDATE_HEAD_REGISTRY
     knet.KERNEL_UPDATE.NAME = "KernelUpdateHead"
+    # Heads of the attention among kernels; must divide CHANNELS
     knet.KERNEL_UPDATE.NUM_HEADS = 8
+    # Hidden channels of the feed-forward layer
     knet.KERNEL_UPDATE.FEEDFORWARD_CHANNELS = 2048
+    # Dropout of attention and feed-forward
     knet.KERNEL_UPDATE.DROPOUT = 0.0
     # Linear-norm-ReLU blocks before the last linear of the class and the mask branch
     knet.KERNEL_UPDATE.NUM_CLASS_LAYERS = 1
@@ -87,4 +94,5 @@ def add_knet_config(cfg: CN) -> None:
 
     # Learning-rate factor of the backbone (without its feature pyramid)
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.25
+    # ADAMW, or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
     cfg.SOLVER.OPTIMIZER = "ADAMW"

@@ -14,6 +14,8 @@ from detectron2.utils.registry import Registry
 from torch import nn
 from torch.nn import functional as F
 
+from .errors import UsageError
+
 __all__ = ["NECK_REGISTRY", "SemanticFPN", "build_neck", "conv_block", "sine_position_encoding"]
 
 NECK_REGISTRY = Registry("KNET_NECK")
@@ -106,7 +108,7 @@ class SemanticFPN(nn.Module):
         super().__init__()
         missing = [name for name in in_features if name not in input_shape]
         if missing:
-            raise ValueError(
+            raise UsageError(
                 f"the neck asks for the features {missing}, the backbone gives "
                 f"{sorted(input_shape)}: set MODEL.KNET.NECK.IN_FEATURES"
             )
@@ -135,7 +137,7 @@ class SemanticFPN(nn.Module):
     def _build_level(shape: ShapeSpec, channels: int, stride: int, num_groups: int):
         doublings = math.log2(shape.stride / stride)
         if doublings != int(doublings):
-            raise ValueError(
+            raise UsageError(
                 f"MODEL.KNET.NECK.STRIDE {stride} and the feature stride {shape.stride} must "
                 "differ by a power of two"
             )

@@ -1,12 +1,14 @@
 """What can be wrong between a config and its data sets, found before training starts."""
 
 import logging
+from functools import reduce
 from typing import List
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ..errors import DatasetError, UsageError
+from ..evaluation.build import check_evaluator
 from .class_layout import ClassLayout
 from .custom import register_custom_datasets
 
@@ -39,7 +41,7 @@ def resolve_class_layout(cfg) -> ClassLayout:
         return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
     layout = ClassLayout.from_metadata(MetadataCatalog.get(names[0]))
     for other in names[1:]:
-        if ClassLayout.from_metadata(MetadataCatalog.get(other)) != layout:
+        if _classes(other) != _classes(names[0]):
             raise UsageError(
                 f"the data sets '{names[0]}' and '{other}' have different classes: DATASETS.TRAIN "
                 "and DATASETS.TEST must name data sets of the same classes"
@@ -69,23 +71,48 @@ def check_config(cfg) -> None:
         raise UsageError(f"MODEL.KNET.NUM_STAGES is {knet.NUM_STAGES}: at least 1 stage is needed")
     if knet.NUM_KERNELS < 1:
         raise UsageError(f"MODEL.KNET.NUM_KERNELS is {knet.NUM_KERNELS}: at least 1 is needed")
+    for key, registry in _registries().items():
+        name = reduce(getattr, key.split("."), cfg)
+        if name not in registry:
+            known = sorted(name for name, _ in registry)
+            raise UsageError(f"{key} is '{name}', known are {', '.join(known)}")
+    if not knet.NECK.IN_FEATURES:
+        raise UsageError("MODEL.KNET.NECK.IN_FEATURES is empty: name the backbone's features")
     for key, divisor in (
         ("NUM_GROUPS", knet.NUM_GROUPS),
         ("KERNEL_UPDATE.NUM_HEADS", knet.KERNEL_UPDATE.NUM_HEADS),
     ):
-        if knet.CHANNELS % divisor:
+        if divisor < 1 or knet.CHANNELS % divisor:
             raise UsageError(
                 f"MODEL.KNET.CHANNELS {knet.CHANNELS} is not divisible by MODEL.KNET.{key} "
                 f"{divisor}: change one of them"
             )
-    factor, rest = divmod(knet.NECK.STRIDE, knet.MASK_STRIDE)
-    if rest or factor < 1:
+    if knet.MASK_STRIDE < 1 or knet.NECK.STRIDE < 1 or knet.NECK.STRIDE % knet.MASK_STRIDE:
         raise UsageError(
             f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "
             f"{knet.NECK.STRIDE}"
         )
+    for key in ("IMS_PER_BATCH", "MAX_ITER"):
+        if cfg.SOLVER[key] < 1:
+            raise UsageError(f"SOLVER.{key} is {cfg.SOLVER[key]}: at least 1 is needed")
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")
+
+
+def _registries():
+    from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+
+    from ..kernel_head import KERNEL_HEAD_REGISTRY
+    from ..kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
+    from ..neck import NECK_REGISTRY
+
+    return {
+        "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+        "MODEL.KNET.NECK.NAME": NECK_REGISTRY,
+        "MODEL.KNET.KERNEL_HEAD.NAME": KERNEL_HEAD_REGISTRY,
+        "MODEL.KNET.KERNEL_UPDATE.NAME": KERNEL_UPDATE_HEAD_REGISTRY,
+    }
 
 
 def check_datasets(cfg) -> None:
@@ -104,6 +131,9 @@ def check_datasets(cfg) -> None:
                     "DATASETS.CUSTOM, or correct the name"
                 )
             _check_files(name, key)
+    for name in cfg.DATASETS.TEST:
+        check_evaluator(name)
+        DatasetCatalog.get(name)  # finds what is wrong in it now and not after training
 
 
 def _check_files(name: str, key: str) -> None:
@@ -119,6 +149,16 @@ def _check_files(name: str, key: str) -> None:
                 "environment variable DETECTRON2_DATASETS to the folder that holds the data, or "
                 "mend the data set's paths"
             )
+
+
+def _classes(name: str) -> List:
+    """(contiguous id, is it a thing, name) of each class, in the model's order."""
+    metadata = MetadataCatalog.get(name)
+    layout = ClassLayout.from_metadata(metadata)
+    things, stuff = metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())
+    return [(i, True, things[i : i + 1]) for i in layout.thing_ids] + [
+        (i, False, stuff[i : i + 1]) for i in layout.stuff_ids
+    ]
 
 
 def _dataset_names(cfg) -> List[str]:

@@ -33,13 +33,6 @@ class ClassLayout:
         self._to_model = torch.full((size + 1,), -1, dtype=torch.long)  # last: any unknown id
         self._to_model[list(ids)] = torch.arange(len(ids))
 
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ClassLayout)
-            and self.thing_ids == other.thing_ids
-            and self.stuff_ids == other.stuff_ids
-        )
-
     @property
     def num_things(self) -> int:
         return len(self.thing_ids)

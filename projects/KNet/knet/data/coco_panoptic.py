@@ -33,10 +33,34 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
         raise DatasetError(
             f"the panoptic json {panoptic_json} is not valid json: {error}"
         ) from error
-    missing = [key for key in ("images", "annotations", "categories") if key not in content]
+    found = content if isinstance(content, dict) else ()
+    missing = [key for key in ("images", "annotations", "categories") if key not in found]
     if missing:
         raise DatasetError(f"the panoptic json {panoptic_json} has no {' and no '.join(missing)}")
+    for what, keys in _KEYS.items():
+        _check_keys(content[what], keys, f"'{what}' of {panoptic_json}")
     return content
+
+
+# what every entry of a COCO panoptic json has; the last is the key that tells it from the others
+_KEYS = {
+    "categories": ("name", "isthing", "id"),
+    "images": ("file_name", "height", "width", "id"),
+    "annotations": ("file_name", "segments_info", "image_id"),
+}
+_SEGMENT_KEYS = ("category_id", "area", "iscrowd", "id")
+
+
+def _check_keys(entries: List[Dict], keys, where: str) -> None:
+    """Every entry has these keys, and no two have the same value of the last one."""
+    seen = set()
+    for entry in entries:
+        missing = [key for key in keys if key not in entry]
+        if missing:
+            raise DatasetError(f"an entry of {where} has no {' and no '.join(missing)}")
+        if entry[keys[-1]] in seen:
+            raise DatasetError(f"two entries of {where} have the {keys[-1]} {entry[keys[-1]]}")
+        seen.add(entry[keys[-1]])
 
 
 def panoptic_metadata(categories: List[Dict]) -> Dict:
@@ -101,7 +125,8 @@ def load_coco_panoptic_json(
                 f"{panoptic_json} has an annotation of image {annotation['image_id']}, which its "
                 "'images' do not list"
             )
-        _check_segments(annotation["segments_info"], image["id"], panoptic_json)
+        where = f"segments_info of image {image['id']} in {panoptic_json}"
+        _check_keys(annotation["segments_info"], _SEGMENT_KEYS, where)
         unknown = {s["category_id"] for s in annotation["segments_info"]} - contiguous.keys()
         if unknown:
             raise DatasetError(
@@ -132,16 +157,6 @@ def load_coco_panoptic_json(
         if not PathManager.isfile(dicts[0][key]):
             raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
-
-
-def _check_segments(segments: List[Dict], image_id, panoptic_json: str) -> None:
-    for segment in segments:
-        missing = {"id", "category_id", "area", "iscrowd"} - segment.keys()
-        if missing:
-            raise DatasetError(
-                f"{panoptic_json} has a segment without {', '.join(sorted(missing))} in image "
-                f"{image_id}; COCO's panoptic format needs it"
-            )
 
 
 def register_coco_panoptic(

@@ -23,7 +23,17 @@ def register_custom_datasets(cfg) -> None:
         DatasetError: its json cannot be read.
     """
     root = os.getenv("DETECTRON2_DATASETS", "datasets")
+    names = [entry.get("NAME") for entry in cfg.DATASETS.CUSTOM if isinstance(entry, dict)]
     for entry in cfg.DATASETS.CUSTOM:
+        if not isinstance(entry, dict):
+            raise UsageError(
+                f"DATASETS.CUSTOM has the entry {entry!r}: each must be a mapping of "
+                f"{', '.join(REQUIRED)}"
+            )
+        if names.count(entry.get("NAME")) > 1:
+            raise UsageError(
+                f"DATASETS.CUSTOM describes '{entry['NAME']}' twice: give one another NAME"
+            )
         missing = [key for key in REQUIRED if not entry.get(key)]
         unknown = [key for key in entry if key not in REQUIRED + OPTIONAL]
         if missing or unknown:

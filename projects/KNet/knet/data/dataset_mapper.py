@@ -73,6 +73,8 @@ class KNetDatasetMapper:
         image = augmented.image
         dataset_dict["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
         if not self.is_train:
+            if "pan_seg_file_name" in dataset_dict:  # evaluated: found here, not by COCO's tool
+                self._read_png(dataset_dict)
             return dataset_dict
 
         if "pan_seg_file_name" not in dataset_dict:
@@ -80,15 +82,9 @@ class KNetDatasetMapper:
                 f"{dataset_dict['file_name']} has no panoptic PNG (pan_seg_file_name): choose a "
                 "panoptic data set in DATASETS.TRAIN"
             )
+        png = self._read_png(dataset_dict)
         png_name = dataset_dict.pop("pan_seg_file_name")
         segments = dataset_dict.pop("segments_info")
-        png = _read(png_name, "RGB")
-        size = (dataset_dict["height"], dataset_dict["width"])
-        if png.shape[:2] != size:
-            raise DatasetError(
-                f"the panoptic PNG {png_name} is {png.shape[1]} x {png.shape[0]}, its image "
-                f"{dataset_dict['file_name']} is {size[1]} x {size[0]}"
-            )
         # as three 8-bit channels, so that any transform of label maps can take it
         png = transforms.apply_segmentation(png)
         masks, classes, sem_seg = decode_panoptic(png, segments, self.ignore_label, png_name)
@@ -98,6 +94,20 @@ class KNetDatasetMapper:
         dataset_dict["instances"] = instances
         dataset_dict["sem_seg"] = torch.from_numpy(sem_seg)
         return dataset_dict
+
+    @staticmethod
+    def _read_png(dataset_dict: Dict) -> np.ndarray:
+        """(H, W, 3) panoptic PNG, of the image's size and with no id that is not listed."""
+        png_name = dataset_dict["pan_seg_file_name"]
+        png = _read(png_name, "RGB")
+        size = (dataset_dict["height"], dataset_dict["width"])
+        if png.shape[:2] != size:
+            raise DatasetError(
+                f"the panoptic PNG {png_name} is {png.shape[1]} x {png.shape[0]}, its image "
+                f"{dataset_dict['file_name']} is {size[1]} x {size[0]}"
+            )
+        segment_rows(png, dataset_dict["segments_info"], png_name)
+        return png
 
     def _read_image(self, dataset_dict: Dict) -> np.ndarray:
         """(H, W, channels); sets ``height`` and ``width`` where the data set has none."""
@@ -119,6 +129,22 @@ def _read(file_name: str, image_format: str) -> np.ndarray:
         raise DatasetError(f"cannot read the image {file_name}: {error}") from error
 
 
+def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.ndarray, np.ndarray]:
+    """The row of each pixel in (unlabelled, *segments), and the ids of these rows."""
+    ids = png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+    known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
+    order = np.argsort(known)
+    position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
+    row = order[position]
+    wrong = known[row] != ids
+    if wrong.any():
+        raise DatasetError(
+            f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
+            "image do not list"
+        )
+    return row, known
+
+
 def decode_panoptic(
     png: np.ndarray, segments: List[Dict], ignore_label: int = 255, name: str = "the panoptic PNG"
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -137,17 +163,7 @@ def decode_panoptic(
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
-    ids = png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
-    known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
-    order = np.argsort(known)
-    position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
-    row = order[position]
-    wrong = known[row] != ids
-    if wrong.any():
-        raise DatasetError(
-            f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
-            "image do not list"
-        )
+    row, known = segment_rows(png, segments, name)
     crowd = np.array([True] + [bool(s.get("iscrowd", 0)) for s in segments])
     category = np.array([ignore_label] + [s["category_id"] for s in segments], dtype=np.int64)
     category[crowd] = ignore_label

@@ -37,7 +37,7 @@ SHORT_SIDE = (96, 160)  # pixels, both ends included
 MAX_LONG_SIDE = 224  # pixels
 # least and largest radius of an object, in pixels and as a share of the short side; only the
 # members of a crowd are smaller
-RADIUS = {"many": (7.5, 0.1), "few": (11.0, 0.3)}
+RADIUS = {"many": (8.0, 0.14), "few": (11.0, 0.3)}
 MIN_VISIBLE_AREA = 40  # pixels; less of an object is a sliver nobody could name
 MIN_VISIBLE_SHARE = 0.15  # of the object's own area inside the image
 MIN_STUFF_SHARE = 0.015  # of the image; smaller remnants of stuff stay unlabelled
@@ -220,7 +220,7 @@ def _plan_objects(rng: np.random.Generator, size: tuple[int, int]) -> list[_Obje
     kind = rng.choice(["empty", "many", "few"], p=[0.07, 0.09, 0.84])
     if kind == "empty":
         return []
-    count = int(rng.integers(16, 26) if kind == "many" else rng.integers(1, 7))
+    count = int(rng.integers(9, 13) if kind == "many" else rng.integers(1, 7))
     least, largest = RADIUS[kind]
     shapes: list[Shape] = []
     for _ in range(count):

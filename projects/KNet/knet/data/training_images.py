@@ -45,7 +45,7 @@ def load_training_dicts(cfg) -> List[Dict]:
         raise DatasetError(
             f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has a thing and sides of "
             f"{cfg.DATALOADER.MIN_IMAGE_SIDE} pixels: look at its segments_info, or set "
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False"
+            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False, or a smaller DATALOADER.MIN_IMAGE_SIDE"
         )
     return kept
 

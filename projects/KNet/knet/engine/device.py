@@ -20,7 +20,7 @@ def select_device(cfg, num_gpus: int) -> int:
         the number of processes to start on this machine.
     """
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if num_gpus > 0 and available and cfg.MODEL.DEVICE != "cpu":
+    if num_gpus > 0 and available and cfg.MODEL.DEVICE.startswith("cuda"):
         if num_gpus > available:
             logger.warning("--num-gpus %d: only %d found, using these", num_gpus, available)
         return min(num_gpus, available)

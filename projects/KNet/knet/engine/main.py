@@ -4,16 +4,18 @@ import os
 import sys
 from typing import Dict, List, Optional
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessRaisedException
+from yaml import YAMLError
 
 from ..config import add_knet_config
 from ..data.checks import check_config, check_datasets, resolve_class_layout
 from ..errors import DatasetError, UsageError
+from .checkpointer import KNetCheckpointer
 from .device import select_device
 from .trainer import KNetTrainer
 
@@ -31,12 +33,18 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     if config_file:
         if not os.path.isfile(config_file):
             raise UsageError(f"--config-file {config_file} does not exist")
-        cfg.merge_from_file(config_file)
+        try:
+            cfg.merge_from_file(config_file)
+        except (AssertionError, AttributeError, KeyError, OSError, ValueError, YAMLError) as error:
+            raise UsageError(
+                f"--config-file {config_file} cannot be used: {one_line(error)}"
+            ) from error
     try:
         cfg.merge_from_list(opts or [])
     except (AssertionError, KeyError, ValueError) as error:
         raise UsageError(
-            f"the options {opts} are not pairs of a known key and a fitting value: {error}"
+            f"the options {opts} are not pairs of a known key and a fitting value: "
+            + one_line(error)
         ) from error
     return cfg
 
@@ -66,9 +74,9 @@ def run(cfg: CfgNode, args) -> Dict:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = KNetTrainer.build_model(cfg)
-    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(
-        cfg.MODEL.WEIGHTS, resume=args.resume
-    )
+    checkpointer = KNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer.complete = True  # weights left out would make the result meaningless
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = KNetTrainer.test(cfg, model)
     if comm.is_main_process():
         verify_results(cfg, results)
@@ -97,12 +105,31 @@ def main(argv: Optional[List[str]] = None) -> int:
             dist_url=args.dist_url,
             args=(cfg, args),
         )
-    except (UsageError, DatasetError) as error:
-        # an error of a data loading worker brings its traceback along; its last line is ours
-        sentence = str(error).strip().splitlines()[-1].split("Error: ", 1)[-1]
+    except (UsageError, DatasetError, ProcessRaisedException) as error:
+        sentence = user_sentence(error)
+        if sentence is None:
+            raise
         print(f"train_net.py: {sentence}", file=sys.stderr)
         return 1
     return 0
+
+
+def user_sentence(error: Exception) -> Optional[str]:
+    """The sentence for the user, None for an error that is not the user's.
+
+    An error of a data loading worker or of another process brings its traceback along; its last
+    line is ours.
+    """
+    last = str(error).strip().splitlines()[-1]
+    for kind in (UsageError, DatasetError):
+        prefix = f"{kind.__module__}.{kind.__name__}: "
+        if last.startswith(prefix):
+            return last[len(prefix) :]
+    return None if isinstance(error, ProcessRaisedException) else one_line(error)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def setup_logging(cfg: CfgNode) -> None:

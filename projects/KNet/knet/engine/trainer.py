@@ -1,23 +1,60 @@
 """The trainer: Detectron2's DefaultTrainer with K-Net's data, optimizer and evaluators."""
 
+import logging
+import weakref
+
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
+from detectron2.engine.hooks import PeriodicCheckpointer
 
 from ..data.dataset_mapper import KNetDatasetMapper
 from ..data.training_images import load_training_dicts
+from ..errors import UsageError
 from ..evaluation import build_evaluator
+from .checkpointer import KNetCheckpointer
 from .optimizer import build_optimizer
 
 __all__ = ["KNetTrainer"]
+
+logger = logging.getLogger(__name__)
 
 
 class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
+    def __init__(self, cfg):
+        super().__init__(cfg)
+        # one that tells what it cannot load, instead of Detectron2's
+        self.checkpointer = KNetCheckpointer(
+            self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        for hook in self._hooks:
+            if isinstance(hook, PeriodicCheckpointer):
+                hook.checkpointer = self.checkpointer
+
     def train(self):
         """Train; returns the last evaluation's results (None where none was made)."""
         super().train()
         return getattr(self, "_last_eval_results", None)
+
+    @classmethod
+    def build_model(cls, cfg):
+        try:
+            return super().build_model(cfg)
+        except UsageError:
+            raise
+        except (AssertionError, KeyError, ValueError) as error:
+            logger.debug("Building the model:", exc_info=True)
+            raise UsageError(f"no model can be built from MODEL.*: {error!r}") from error
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer):
+        try:
+            return super().build_lr_scheduler(cfg, optimizer)
+        except ValueError as error:
+            raise UsageError(
+                f"SOLVER.LR_SCHEDULER_NAME, STEPS, MAX_ITER and WARMUP_* make no schedule: {error}"
+            ) from error
 
     @classmethod
     def build_train_loader(cls, cfg):

@@ -16,11 +16,11 @@ EVALUATOR_BUILDERS: Dict[str, Callable[[str, str], DatasetEvaluator]] = {
 }
 
 
-def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
-    """The evaluator of a data set; its results go to ``OUTPUT_DIR/inference/<data set>``.
+def check_evaluator(dataset_name: str) -> str:
+    """The evaluator type of a data set.
 
     Raises:
-        UsageError: the data set has an evaluator type that the table does not know.
+        UsageError: the table does not know it.
     """
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in EVALUATOR_BUILDERS:
@@ -28,5 +28,15 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
             f"the data set '{dataset_name}' in DATASETS.TEST has the evaluator type "
             f"{evaluator_type!r}, known are {sorted(EVALUATOR_BUILDERS)}: choose another data set"
         )
+    return evaluator_type
+
+
+def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
+    """The evaluator of a data set; its results go to ``OUTPUT_DIR/inference/<data set>``.
+
+    Raises:
+        UsageError: the data set has an evaluator type that the table does not know.
+    """
+    evaluator_type = check_evaluator(dataset_name)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     return EVALUATOR_BUILDERS[evaluator_type](dataset_name, folder)
