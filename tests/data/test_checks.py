@@ -1,15 +1,18 @@
 """What a config and its data sets can contradict each other in, found before training."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco_panoptic import register_coco_panoptic as d2_register
 from detectron2.modeling import build_model
 
-from knet.data import register_coco_panoptic
+from knet.data import panoptic_metadata, register_coco_panoptic
 from knet.data.checks import check_config, check_datasets, resolve_class_layout
 from knet.data.shapes import register_all_shapes
+from knet.data.training_images import load_dicts
 from knet.engine.main import prepare
 from knet.errors import DatasetError, UsageError
 from tests.conftest import PanopticFolder
@@ -223,3 +226,17 @@ def test_no_data_set_at_all_stops_before_training(tiny_config):
     tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = ()
     with pytest.raises(UsageError, match=r"DATASETS\.TRAIN"):
         prepare(tiny_config, num_gpus=0)
+
+
+def test_a_loader_of_detectron2_that_finds_no_image_is_told_in_a_sentence(tmp_path):
+    """Detectron2's own panoptic loader asserts; the name of the file is all it says."""
+    folder = tmp_path / "coco"
+    (folder / "images").mkdir(parents=True)
+    (folder / "pngs").mkdir()
+    annotation = {"image_id": 1, "file_name": "1.png", "segments_info": []}
+    path = folder / "panoptic.json"
+    path.write_text(json.dumps({"annotations": [annotation]}))
+    metadata = panoptic_metadata([{"id": 1, "name": "a", "isthing": 1}])
+    d2_register("no_images", metadata, str(folder / "images"), str(folder / "pngs"), str(path))
+    with pytest.raises(DatasetError, match=r"'no_images'.*1\.jpg"):
+        load_dicts("no_images")

@@ -11,6 +11,7 @@ from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
 from .class_layout import ClassLayout
 from .custom import register_custom_datasets
+from .training_images import load_dicts
 
 __all__ = ["check_config", "check_datasets", "resolve_class_layout"]
 
@@ -133,7 +134,7 @@ def check_datasets(cfg) -> None:
             _check_files(name, key)
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
-        DatasetCatalog.get(name)  # finds what is wrong in it now and not after training
+        load_dicts(name)  # finds what is wrong in it now and not after training
 
 
 def _check_files(name: str, key: str) -> None:

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import DatasetError
 from .coco_panoptic import read_panoptic_json
 
-__all__ = ["load_training_dicts", "usable_for_training"]
+__all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def load_training_dicts(cfg) -> List[Dict]:
     """
     kept = []
     for name in cfg.DATASETS.TRAIN:
-        dicts = DatasetCatalog.get(name)
+        dicts = load_dicts(name)
         _add_image_sizes(dicts, MetadataCatalog.get(name))
         usable = [
             d
@@ -48,6 +48,23 @@ def load_training_dicts(cfg) -> List[Dict]:
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False, or a smaller DATALOADER.MIN_IMAGE_SIDE"
         )
     return kept
+
+
+def load_dicts(name: str) -> List[Dict]:
+    """Load a registered data set.
+
+    Raises:
+        DatasetError: its loader found a file missing or malformed.
+    """
+    try:
+        return DatasetCatalog.get(name)
+    except DatasetError:
+        raise
+    except (AssertionError, KeyError, OSError) as error:  # what Detectron2's loaders raise
+        raise DatasetError(
+            f"the data set '{name}' cannot be loaded: {' '.join(str(error).split())} is missing "
+            "or not as expected; look at DETECTRON2_DATASETS and the files below it"
+        ) from error
 
 
 def usable_for_training(dataset_dict: Dict, min_side: int, need_thing: bool) -> bool:
