@@ -31,4 +31,4 @@ $(READY): requirements.txt requirements-dev.txt setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) output datasets/shapes
+	rm -rf $(VENV) output/demo datasets/shapes

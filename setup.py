@@ -11,5 +11,15 @@ setup(
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
     python_requires=">=3.10",
     # torch, torchvision and detectron2 must match each other: requirements.txt pins a set that does
-    install_requires=["fvcore", "numpy", "opencv-python-headless", "pycocotools", "scipy"],
+    install_requires=[
+        "fvcore",
+        "iopath",
+        "matplotlib",
+        "numpy",
+        "opencv-python-headless",
+        "panopticapi-lite",
+        "pycocotools",
+        "scipy",
+        "tabulate",
+    ],
 )

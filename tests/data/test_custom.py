@@ -4,8 +4,9 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from knet.data.checks import check_datasets, resolve_class_layout
+from knet.data.class_layout import resolve_class_layout
 from knet.data.custom import register_custom_datasets
+from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
 from tests.conftest import REPO, PanopticFolder, pairs

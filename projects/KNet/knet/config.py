@@ -61,7 +61,7 @@ def add_knet_config(cfg: CN) -> None:
     knet.LOSS.CLASS_WEIGHT = 2.0
     knet.LOSS.MASK_WEIGHT = 1.0
     knet.LOSS.DICE_WEIGHT = 4.0
-    # 0 leaves the rank loss out (instance models)
+    # 0 leaves the rank loss out; a model without stuff classes never has it
     knet.LOSS.RANK_WEIGHT = 0.1
     knet.LOSS.SEMANTIC_WEIGHT = 1.0
 

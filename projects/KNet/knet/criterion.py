@@ -12,6 +12,7 @@ from detectron2.config import configurable
 from detectron2.utils import comm
 from torch import nn
 
+from .data.class_layout import ClassLayout
 from .losses import dice_loss, focal_loss_sum, mask_loss, rank_loss
 from .matcher import Matcher
 from .structures import StagePrediction, Targets
@@ -129,16 +130,17 @@ class Criterion(nn.Module):
         self.semantic_weight = semantic_weight
 
     @classmethod
-    def from_config(cls, cfg, num_thing_classes: int):
+    def from_config(cls, cfg, layout: ClassLayout):
         loss = cfg.MODEL.KNET.LOSS
         return {
             "matcher": Matcher(cfg),
             "num_kernels": cfg.MODEL.KNET.NUM_KERNELS,
-            "num_thing_classes": num_thing_classes,
+            "num_thing_classes": layout.num_things,
             "class_weight": loss.CLASS_WEIGHT,
             "mask_weight": loss.MASK_WEIGHT,
             "dice_weight": loss.DICE_WEIGHT,
-            "rank_weight": loss.RANK_WEIGHT,
+            # instance models have none (paper section 3.4)
+            "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
         }
 
@@ -156,6 +158,13 @@ class Criterion(nn.Module):
             ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1.. and
             ``loss_semantic``; scalars whose sum is the training loss.
         """
+        # sums over all pixels of a mask overflow half precision
+        with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
+            return self._losses(stages, semantic_logits, targets)
+
+    def _losses(
+        self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
+    ) -> Dict[str, torch.Tensor]:
         matched, stuff = self.match(stages, targets)
         num_positive = average_over_workers(
             len(matched[0].image) + len(stuff.image), semantic_logits.device

@@ -253,7 +253,7 @@ class Postprocessor:
         scores, index = flat.topk(min(self.max_instances, len(flat)))
         kernel = torch.div(index, num_things, rounding_mode="floor")
         result = Instances(tuple(masks.shape[-2:]))
-        result.pred_masks = masks[kernel] > self.mask_threshold
+        result.pred_masks = (masks > self.mask_threshold)[kernel]
         result.pred_boxes = Boxes(masks_to_boxes(result.pred_masks))
         result.scores = scores
         ids = torch.tensor(self.layout.thing_ids, device=index.device)

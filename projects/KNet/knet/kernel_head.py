@@ -37,7 +37,7 @@ def group_features(
     """Sum the features under each kernel's hard mask (F^K, paper eq. 3).
 
     No gradient flows through the mask. The sum over a large mask overflows half precision, so it
-    is computed in float32 whatever the inputs are.
+    is computed, and must be used, in float32 whatever the inputs are.
 
     Args:
         mask_logits: (B, N, H, W).

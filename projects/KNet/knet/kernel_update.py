@@ -204,7 +204,9 @@ class KernelUpdateHead(nn.Module):
             )
         group_feature = group_features(mask_logits, stage_map, self.mask_threshold)
 
-        kernels = self.updater(group_feature, kernels)
+        # the sums reach 1e4 and are multiplied with each other: too large for half precision
+        with torch.autocast(device_type=feature_map.device.type, enabled=False):
+            kernels = self.updater(group_feature, kernels.float())
         attended = self.attention(kernels, kernels, kernels, need_weights=False)[0]
         kernels = self.attention_norm(kernels + attended)
         kernels = self.feedforward_norm(kernels + self.feedforward(kernels))

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .criterion import Criterion
-from .data.checks import resolve_class_layout
-from .data.class_layout import ClassLayout
+from .data.class_layout import ClassLayout, resolve_class_layout
 from .errors import DatasetError
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
@@ -86,7 +85,7 @@ class KNet(nn.Module):
             "kernel_update_heads": [
                 build_kernel_update_head(cfg, num_classes) for _ in range(cfg.MODEL.KNET.NUM_STAGES)
             ],
-            "criterion": Criterion(cfg, layout.num_things),
+            "criterion": Criterion(cfg, layout),
             "target_builder": TargetBuilder(layout, cfg.MODEL.KNET.MASK_STRIDE),
             "postprocessor": Postprocessor(cfg, layout),
             "mask_stride": cfg.MODEL.KNET.MASK_STRIDE,
@@ -120,9 +119,11 @@ class KNet(nn.Module):
         """
         images = self.preprocess_image(batched_inputs)
         padded_size = tuple(images.tensor.shape[-2:])
+        if self.training:
+            # before the network, so that the copies to a GPU do not wait for it
+            targets = self.target_builder(batched_inputs, padded_size, self.device)
         stages, semantic_logits = self.predict(self.backbone(images.tensor))
         if self.training:
-            targets = self.target_builder(batched_inputs, padded_size, self.device)
             return self.losses(stages, semantic_logits, targets)
         return self.results(stages[-1], images, batched_inputs)
 
@@ -177,5 +178,5 @@ class KNet(nn.Module):
                     "in 'image': mend the file or the mapper that made it"
                 )
             images.append((image.to(self.device) - self.pixel_mean) / self.pixel_std)
-        divisor = max(self.backbone.size_divisibility, self.neck.stride)
+        divisor = max(self.backbone.size_divisibility, self.neck.size_divisibility)
         return ImageList.from_tensors(images, divisor)

@@ -21,7 +21,9 @@ __all__ = ["NECK_REGISTRY", "SemanticFPN", "build_neck", "conv_block", "sine_pos
 NECK_REGISTRY = Registry("KNET_NECK")
 NECK_REGISTRY.__doc__ = """
 Modules that turn the backbone's feature dict into the two maps (instance, semantic), each
-(B, C, H, W), from which the kernel head starts. Called with ``(cfg, input_shape)``.
+(B, C, H, W), from which the kernel head starts. Called with ``(cfg, input_shape)``. They have
+``stride``, of the two maps in input pixels, and ``size_divisibility``, what the sides of the
+padded input must be multiples of.
 """
 
 
@@ -114,6 +116,7 @@ class SemanticFPN(nn.Module):
             )
         self.in_features: List[str] = sorted(in_features, key=lambda n: input_shape[n].stride)
         self.stride = stride
+        self.size_divisibility = max(stride, *(input_shape[name].stride for name in in_features))
         self.channels = channels
         self.levels = nn.ModuleList(
             self._build_level(input_shape[name], channels, stride, num_groups)

@@ -115,7 +115,7 @@ class TargetBuilder:
                 f"{_name(x)} has no 'sem_seg', which a model with stuff classes learns from: use "
                 "a panoptic data set in DATASETS.TRAIN, or MODEL.KNET.NUM_STUFF_CLASSES 0"
             )
-        # counted and checked where the loader left it, on the host: no device is waited for
+        # counted and checked where the loader left it, on the host
         sem_seg = x["sem_seg"].long()
         labels = self.layout.to_model(sem_seg)
         ignored = sem_seg == self.ignore_label

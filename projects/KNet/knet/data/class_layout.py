@@ -7,10 +7,14 @@ metadata. Only the model's own class rows are things-first.
 from typing import List, Sequence
 
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UsageError
+from .custom import register_custom_datasets
 
-__all__ = ["ClassLayout"]
+__all__ = ["ClassLayout", "resolve_class_layout"]
+
+IGNORE_LABEL = 255  # of a pixel without class, in Detectron2's label maps
 
 
 class ClassLayout:
@@ -75,3 +79,61 @@ class ClassLayout:
             )
         thing_ids = sorted(set(things.values()))
         return cls(thing_ids, sorted(set(stuff.values()) - set(thing_ids)))
+
+
+def resolve_class_layout(cfg) -> ClassLayout:
+    """The classes of the model: from the data sets' metadata, checked against the config's counts.
+
+    A config that names no registered data set must give both counts; things are then 0.., stuff
+    follows. ``MODEL.KNET.NUM_STUFF_CLASSES`` 0 on a panoptic data set makes an instance model.
+
+    Raises:
+        UsageError: counts that contradict the metadata, data sets whose classes differ, or
+            neither counts nor data set.
+    """
+    register_custom_datasets(cfg)
+    knet = cfg.MODEL.KNET
+    names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in DatasetCatalog.list()]
+    if not names:
+        if knet.NUM_THING_CLASSES < 1 or knet.NUM_STUFF_CLASSES < 0:
+            raise UsageError(
+                "no registered data set says how many classes there are: name one in "
+                "DATASETS.TRAIN or DATASETS.TEST, or set MODEL.KNET.NUM_THING_CLASSES and "
+                "MODEL.KNET.NUM_STUFF_CLASSES"
+            )
+        total = knet.NUM_THING_CLASSES + knet.NUM_STUFF_CLASSES
+        return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
+    layout = ClassLayout.from_metadata(MetadataCatalog.get(names[0]))
+    if IGNORE_LABEL in layout.ids:
+        raise UsageError(
+            f"the data set '{names[0]}' has more than {IGNORE_LABEL} classes, and {IGNORE_LABEL} "
+            "marks pixels without class: choose a data set of fewer in DATASETS.TRAIN/TEST"
+        )
+    for other in names[1:]:
+        if _classes(other) != _classes(names[0]):
+            raise UsageError(
+                f"the data sets '{names[0]}' and '{other}' have different classes: DATASETS.TRAIN "
+                "and DATASETS.TEST must name data sets of the same classes"
+            )
+    if knet.NUM_STUFF_CLASSES == 0 and layout.num_stuff:
+        layout = ClassLayout(layout.thing_ids, ())
+    for key, count in (
+        ("NUM_THING_CLASSES", layout.num_things),
+        ("NUM_STUFF_CLASSES", layout.num_stuff),
+    ):
+        if knet[key] not in (-1, count):
+            raise UsageError(
+                f"MODEL.KNET.{key} is {knet[key]}, but the data set '{names[0]}' has {count}: "
+                f"set it to {count}, or to -1 to take it from the data set"
+            )
+    return layout
+
+
+def _classes(name: str) -> List:
+    """(contiguous id, is it a thing, name) of each class, in the model's order."""
+    metadata = MetadataCatalog.get(name)
+    layout = ClassLayout.from_metadata(metadata)
+    things, stuff = metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())
+    return [(i, True, things[i : i + 1]) for i in layout.thing_ids] + [
+        (i, False, stuff[i : i + 1]) for i in layout.stuff_ids
+    ]

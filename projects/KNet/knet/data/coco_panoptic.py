@@ -39,6 +39,10 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
         raise DatasetError(f"the panoptic json {panoptic_json} has no {' and no '.join(missing)}")
     for what, keys in _KEYS.items():
         _check_keys(content[what], keys, f"'{what}' of {panoptic_json}")
+    names = [c["name"] for c in content["categories"]]
+    for name in names:
+        if names.count(name) > 1:  # results are told apart by it
+            raise DatasetError(f"two categories of {panoptic_json} have the name {name}")
     return content
 
 

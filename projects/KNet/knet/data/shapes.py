@@ -163,6 +163,17 @@ def ensure_written(folder: str, scenes: Mapping[str, int]) -> None:
     if _is_current(folder, scenes):
         return
     work = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.tmp")
+    try:
+        _write(folder, work, scenes)
+    except PermissionError as error:
+        raise DatasetError(
+            f"the built-in shapes data set cannot be drawn into {folder}: {error.strerror}; set "
+            "DETECTRON2_DATASETS to a folder that can be written"
+        ) from error
+
+
+def _write(folder: str, work: str, scenes: Mapping[str, int]) -> None:
+    """Draw into ``work`` under a lock and rename it to ``folder``."""
     with file_lock(work):
         if _is_current(folder, scenes):
             return

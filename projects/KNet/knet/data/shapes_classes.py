@@ -33,9 +33,9 @@ CATEGORIES: list[dict] = [
         (BOX, "box", 1, "thing", [130, 60, 200]),
         (WATER, "water", 0, "stuff", [20, 100, 130]),
         (STAR, "star", 1, "thing", [250, 200, 20]),
-        (RING, "ring", 1, "thing", [0, 220, 190]),
+        (RING, "ring", 1, "thing", [255, 120, 20]),
         (PAVING, "paving", 0, "stuff", [150, 140, 130]),
-        (CONE, "cone", 1, "thing", [255, 120, 20]),
+        (CONE, "cone", 1, "thing", [250, 70, 190]),
     )
 ]
 THING_IDS = tuple(category["id"] for category in CATEGORIES if category["isthing"])
@@ -43,8 +43,8 @@ THING_IDS = tuple(category["id"] for category in CATEGORIES if category["isthing
 # A star or a cone of the same radius covers far less than a disk.
 RADIUS_FACTOR = {DISK: 1.0, BOX: 1.05, STAR: 1.3, RING: 1.1, CONE: 1.2}
 
-# Degrees. A ring's bands may have any hue: what tells it is the white.
-_HUES = {DISK: (-28, 10), BOX: (255, 295), STAR: (46, 60), RING: (0, 360), CONE: (18, 32)}
+# Degrees
+_HUES = {DISK: (-8, 8), BOX: (255, 280), STAR: (46, 60), RING: (20, 34), CONE: (308, 330)}
 _SHADOW_REACH = 0.45  # of the radius: how far around a shape it darkens
 _MAX_SHADOW_REACH = 6.0  # pixels
 

@@ -220,7 +220,7 @@ def _plan_objects(rng: np.random.Generator, size: tuple[int, int]) -> list[_Obje
     kind = rng.choice(["empty", "many", "few"], p=[0.07, 0.09, 0.84])
     if kind == "empty":
         return []
-    count = int(rng.integers(9, 13) if kind == "many" else rng.integers(1, 7))
+    count = int(rng.integers(9, 13) if kind == "many" else rng.integers(1, 5))
     least, largest = RADIUS[kind]
     shapes: list[Shape] = []
     for _ in range(count):
@@ -238,7 +238,7 @@ def _place(
     """A random shape, where it hides others in part or, more often, touches them at most."""
     category_id = int(rng.choice(THING_IDS))
     radius *= RADIUS_FACTOR[category_id]
-    nearness = 0.5 if rng.random() < 0.3 else 0.9  # distance allowed, as a share of both radii
+    nearness = 0.5 if rng.random() < 0.2 else 0.95  # distance allowed, as a share of both radii
     for _ in range(15):
         y, x = (rng.uniform(0.4 * radius, side - 0.4 * radius) for side in size)
         gaps = (math.hypot(o.x - x, o.y - y) - nearness * (o.radius + radius) for o in others)

@@ -25,6 +25,11 @@ def load_training_dicts(cfg) -> List[Dict]:
     kept = []
     for name in cfg.DATASETS.TRAIN:
         dicts = load_dicts(name)
+        if any("pan_seg_file_name" not in d for d in dicts):
+            raise DatasetError(
+                f"'{name}' in DATASETS.TRAIN has images without a panoptic PNG: choose a panoptic "
+                "data set"
+            )
         _add_image_sizes(dicts, MetadataCatalog.get(name))
         usable = [
             d

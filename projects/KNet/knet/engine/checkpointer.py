@@ -45,6 +45,15 @@ class KNetCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
+        if (
+            not set(self.model.state_dict())
+            - set(incompatible.missing_keys)
+            - {name for name, *_ in incompatible.incorrect_shapes}
+        ):
+            raise UsageError(
+                f"{self._path} holds no weight that this model has: it is of another model, set "
+                "MODEL.WEIGHTS to one of this"
+            )
         absent = [name for name, *_ in incompatible.incorrect_shapes]
         # a counter of BatchNorm that nothing here reads, and that many files lack
         absent += [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]

@@ -1,5 +1,6 @@
 """The command line of ``train_net.py``: config, device, processes, training or evaluation."""
 
+import logging
 import os
 import sys
 from typing import Dict, List, Optional
@@ -13,13 +14,16 @@ from torch.multiprocessing import ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
-from ..data.checks import check_config, check_datasets, resolve_class_layout
+from ..data.class_layout import resolve_class_layout
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
+from .checks import check_config, check_datasets
 from .device import select_device
 from .trainer import KNetTrainer
 
 __all__ = ["load_config", "main", "prepare", "run", "setup_logging"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
@@ -41,7 +45,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
             ) from error
     try:
         cfg.merge_from_list(opts or [])
-    except (AssertionError, KeyError, ValueError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"the options {opts} are not pairs of a known key and a fitting value: "
             + one_line(error)
@@ -49,17 +53,17 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     return cfg
 
 
-def prepare(cfg: CfgNode, num_gpus: int) -> int:
+def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
     """Choose the device and find, before anything is built, what cannot work.
 
     Returns:
         the number of processes to start on this machine.
 
     Raises:
-        UsageError, DatasetError: see :mod:`knet.data.checks`.
+        UsageError, DatasetError: see :mod:`knet.engine.checks`.
     """
-    num_processes = select_device(cfg, num_gpus)
-    check_config(cfg)
+    num_processes = select_device(cfg, num_gpus, num_machines)
+    check_config(cfg, num_processes * num_machines)
     check_datasets(cfg)
     resolve_class_layout(cfg)
     return num_processes
@@ -75,6 +79,8 @@ def run(cfg: CfgNode, args) -> Dict:
         return trainer.train()
     model = KNetTrainer.build_model(cfg)
     checkpointer = KNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+        logger.warning("MODEL.WEIGHTS is empty: evaluating a model that has learned nothing")
     checkpointer.complete = True  # weights left out would make the result meaningless
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = KNetTrainer.test(cfg, model)
@@ -95,7 +101,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg)
-        num_processes = prepare(cfg, args.num_gpus)
+        num_processes = prepare(cfg, args.num_gpus, args.num_machines)
         cfg.freeze()
         launch(
             run,

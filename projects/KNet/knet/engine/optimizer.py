@@ -1,6 +1,5 @@
 """AdamW as K-Net was trained with: a backbone factor, and the gradient clipped as a whole."""
 
-import itertools
 from typing import Type
 
 import torch
@@ -58,7 +57,7 @@ def _with_clipping(cfg, optimizer: Type[torch.optim.Optimizer]) -> Type[torch.op
         """Clips the global gradient norm, then steps."""
 
         def step(self, closure=None):
-            params = itertools.chain(*(group["params"] for group in self.param_groups))
+            params = [p for group in self.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(params, max_norm, norm_type)
             return super().step(closure)
 

@@ -5,7 +5,6 @@ import weakref
 
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
-from detectron2.engine.hooks import PeriodicCheckpointer
 
 from ..data.dataset_mapper import KNetDatasetMapper
 from ..data.training_images import load_training_dicts
@@ -22,15 +21,12 @@ logger = logging.getLogger(__name__)
 class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
-    def __init__(self, cfg):
-        super().__init__(cfg)
-        # one that tells what it cannot load, instead of Detectron2's
+    def build_hooks(self):
+        # a checkpointer that tells what it cannot load, set here before any hook takes it
         self.checkpointer = KNetCheckpointer(
-            self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
-        for hook in self._hooks:
-            if isinstance(hook, PeriodicCheckpointer):
-                hook.checkpointer = self.checkpointer
+        return super().build_hooks()
 
     def train(self):
         """Train; returns the last evaluation's results (None where none was made)."""

@@ -1,5 +1,6 @@
 """The table of evaluators: a data set's ``evaluator_type`` -> its evaluator."""
 
+import importlib.util
 import os
 from typing import Callable, Dict
 
@@ -16,17 +17,27 @@ EVALUATOR_BUILDERS: Dict[str, Callable[[str, str], DatasetEvaluator]] = {
 }
 
 
-def check_evaluator(dataset_name: str) -> str:
+def check_evaluator(cfg, dataset_name: str) -> str:
     """The evaluator type of a data set.
 
     Raises:
-        UsageError: the table does not know it.
+        UsageError: the table does not know it, or it cannot work with this config.
     """
     evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
     if evaluator_type not in EVALUATOR_BUILDERS:
         raise UsageError(
             f"the data set '{dataset_name}' in DATASETS.TEST has the evaluator type "
             f"{evaluator_type!r}, known are {sorted(EVALUATOR_BUILDERS)}: choose another data set"
+        )
+    if importlib.util.find_spec("panopticapi") is None:
+        raise UsageError(
+            f"evaluating '{dataset_name}' in DATASETS.TEST needs COCO's panopticapi, which is not "
+            "installed: pip install panopticapi-lite"
+        )
+    if not cfg.MODEL.KNET.TEST.PANOPTIC_ON:
+        raise UsageError(
+            f"evaluating '{dataset_name}' in DATASETS.TEST needs panoptic results: set "
+            "MODEL.KNET.TEST.PANOPTIC_ON True"
         )
     return evaluator_type
 
@@ -37,6 +48,6 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     Raises:
         UsageError: the data set has an evaluator type that the table does not know.
     """
-    evaluator_type = check_evaluator(dataset_name)
+    evaluator_type = check_evaluator(cfg, dataset_name)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
     return EVALUATOR_BUILDERS[evaluator_type](dataset_name, folder)

@@ -10,9 +10,10 @@ from detectron2.data.datasets.coco_panoptic import register_coco_panoptic as d2_
 from detectron2.modeling import build_model
 
 from knet.data import panoptic_metadata, register_coco_panoptic
-from knet.data.checks import check_config, check_datasets, resolve_class_layout
+from knet.data.class_layout import resolve_class_layout
 from knet.data.shapes import register_all_shapes
 from knet.data.training_images import load_dicts
+from knet.engine.checks import check_config, check_datasets
 from knet.engine.main import prepare
 from knet.errors import DatasetError, UsageError
 from tests.conftest import PanopticFolder

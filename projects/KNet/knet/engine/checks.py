@@ -1,0 +1,111 @@
+"""What cannot work in a config and its data sets, found before anything is built."""
+
+from functools import reduce
+from typing import Dict
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.registry import Registry
+
+from ..data.custom import register_custom_datasets
+from ..data.training_images import load_dicts
+from ..errors import DatasetError, UsageError
+from ..evaluation.build import check_evaluator
+from ..kernel_head import KERNEL_HEAD_REGISTRY
+from ..kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
+from ..neck import NECK_REGISTRY
+
+__all__ = ["check_config", "check_datasets"]
+
+REGISTRIES: Dict[str, Registry] = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.KNET.NECK.NAME": NECK_REGISTRY,
+    "MODEL.KNET.KERNEL_HEAD.NAME": KERNEL_HEAD_REGISTRY,
+    "MODEL.KNET.KERNEL_UPDATE.NAME": KERNEL_UPDATE_HEAD_REGISTRY,
+}
+
+
+def check_config(cfg, num_workers: int = 1) -> None:
+    """Look for values that cannot work, alone or together.
+
+    Args:
+        cfg: the config.
+        num_workers: processes that train together, on all machines.
+
+    Raises:
+        UsageError: names the key and what to set it to.
+    """
+    knet = cfg.MODEL.KNET
+    if knet.NUM_STAGES < 1:
+        raise UsageError(f"MODEL.KNET.NUM_STAGES is {knet.NUM_STAGES}: at least 1 stage is needed")
+    if knet.NUM_KERNELS < 1:
+        raise UsageError(f"MODEL.KNET.NUM_KERNELS is {knet.NUM_KERNELS}: at least 1 is needed")
+    for key, registry in REGISTRIES.items():
+        name = reduce(getattr, key.split("."), cfg)
+        if name not in registry:
+            known = sorted(name for name, _ in registry)
+            raise UsageError(f"{key} is '{name}', known are {', '.join(known)}")
+    if not knet.NECK.IN_FEATURES:
+        raise UsageError("MODEL.KNET.NECK.IN_FEATURES is empty: name the backbone's features")
+    for key, divisor in (
+        ("NUM_GROUPS", knet.NUM_GROUPS),
+        ("KERNEL_UPDATE.NUM_HEADS", knet.KERNEL_UPDATE.NUM_HEADS),
+    ):
+        if divisor < 1 or knet.CHANNELS % divisor:
+            raise UsageError(
+                f"MODEL.KNET.CHANNELS {knet.CHANNELS} is not divisible by MODEL.KNET.{key} "
+                f"{divisor}: change one of them"
+            )
+    if knet.MASK_STRIDE < 1 or knet.NECK.STRIDE < 1 or knet.NECK.STRIDE % knet.MASK_STRIDE:
+        raise UsageError(
+            f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "
+            f"{knet.NECK.STRIDE}"
+        )
+    for key in ("IMS_PER_BATCH", "MAX_ITER"):
+        if cfg.SOLVER[key] < 1:
+            raise UsageError(f"SOLVER.{key} is {cfg.SOLVER[key]}: at least 1 is needed")
+    if cfg.SOLVER.IMS_PER_BATCH % num_workers:
+        raise UsageError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared by "
+            f"{num_workers} processes: make it a multiple of {num_workers}"
+        )
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
+        raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")
+
+
+def check_datasets(cfg) -> None:
+    """Look, before training, whether the data sets are registered and their files are there.
+
+    Raises:
+        UsageError: a name that is not registered.
+        DatasetError: a file or folder that does not exist.
+    """
+    register_custom_datasets(cfg)
+    for key in ("TRAIN", "TEST"):
+        for name in cfg.DATASETS[key]:
+            if name not in DatasetCatalog.list():
+                raise UsageError(
+                    f"DATASETS.{key} names '{name}', which is not registered: describe it in "
+                    "DATASETS.CUSTOM, or correct the name"
+                )
+            _check_files(name, key)
+    for name in cfg.DATASETS.TEST:
+        check_evaluator(cfg, name)
+        load_dicts(name)  # finds what is wrong in it now and not after training
+
+
+def _check_files(name: str, key: str) -> None:
+    metadata = MetadataCatalog.get(name)
+    prepare = metadata.get("prepare")
+    if prepare is not None:  # a data set that the project writes itself
+        prepare()
+    for what in ("panoptic_json", "panoptic_root", "image_root"):
+        path = metadata.get(what)
+        if path is not None and not PathManager.exists(path):
+            raise DatasetError(
+                f"{path} ({what} of '{name}' in DATASETS.{key}) does not exist: set the "
+                "environment variable DETECTRON2_DATASETS to the folder that holds the data, or "
+                "mend the data set's paths"
+            )
