@@ -12,7 +12,7 @@ from detectron2.modeling import build_model
 from knet.data import panoptic_metadata, register_coco_panoptic
 from knet.data.class_layout import resolve_class_layout
 from knet.data.shapes import register_all_shapes
-from knet.data.training_images import load_dicts
+from knet.data.training_images import load_dicts, load_training_dicts
 from knet.engine.checks import check_config, check_datasets
 from knet.engine.main import prepare
 from knet.errors import DatasetError, UsageError
@@ -241,3 +241,38 @@ def test_a_loader_of_detectron2_that_finds_no_image_is_told_in_a_sentence(tmp_pa
     d2_register("no_images", metadata, str(folder / "images"), str(folder / "pngs"), str(path))
     with pytest.raises(DatasetError, match=r"'no_images'.*1\.jpg"):
         load_dicts("no_images")
+
+
+@pytest.mark.parametrize("workers, right", [(1, True), (2, True), (4, False)])
+def test_a_batch_that_the_processes_cannot_share(tiny_config, workers, right):
+    tiny_config.SOLVER.IMS_PER_BATCH = 6
+    if right:
+        check_config(tiny_config, workers)
+    else:
+        with pytest.raises(UsageError, match=r"SOLVER\.IMS_PER_BATCH 6.*4 processes"):
+            check_config(tiny_config, workers)
+
+
+def test_panoptic_evaluation_of_a_model_without_panoptic_results(tiny_config):
+    tiny_config.MODEL.KNET.TEST.PANOPTIC_ON = False
+    with pytest.raises(UsageError, match=r"MODEL\.KNET\.TEST\.PANOPTIC_ON True"):
+        check_datasets(tiny_config)
+
+
+def test_panopticapi_that_is_not_installed(tiny_config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pip install panopticapi-lite"):
+        check_datasets(tiny_config)
+
+
+def test_training_data_without_panoptic_pngs(tiny_config, shapes):
+    tiny_config.DATASETS.TRAIN = (shapes.train.replace("panoptic", "instance"),)
+    with pytest.raises(DatasetError, match="choose a panoptic data set"):
+        load_training_dicts(tiny_config)
+
+
+def test_an_instance_model_has_no_rank_loss(tiny_config):
+    tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 0
+    assert build_model(tiny_config).criterion.rank_weight == 0
+    tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = -1
+    assert build_model(tiny_config).criterion.rank_weight > 0

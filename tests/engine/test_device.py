@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from knet.engine import select_device
+from knet.errors import UsageError
 
 
 @pytest.fixture
@@ -73,3 +74,12 @@ def test_running_on_the_cpu_is_told_with_its_threads(machine, tiny_config, caplo
     with caplog.at_level(logging.INFO, logger="knet"):
         select_device(tiny_config, 0)
     assert "Running on cpu with" in caplog.text
+
+
+@pytest.mark.parametrize("gpus, wanted", [(0, 1), (2, 4), (2, 0)])
+def test_several_machines_need_their_gpus(machine, tiny_config, gpus, wanted):
+    """Fewer processes than the others expect would leave them waiting for ever."""
+    machine(gpus)
+    tiny_config.MODEL.DEVICE = "cuda"
+    with pytest.raises(UsageError, match="--num-machines 2"):
+        select_device(tiny_config, wanted, num_machines=2)
