@@ -4,12 +4,14 @@ import copy
 import logging
 from typing import Dict, List, Tuple
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
+from torch.utils.data import get_worker_info
 
 from ..errors import DatasetError
 from .transforms import build_augmentations
@@ -66,6 +68,8 @@ class KNetDatasetMapper:
             a copy with ``image`` (channels, H, W); in training ``instances`` (``gt_classes``,
             ``gt_masks``; crowd and empty objects left out) and ``sem_seg`` (H, W) int64.
         """
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # in a loader worker: the workers are what runs in parallel
         dataset_dict = copy.deepcopy(dataset_dict)
         image = self._read_image(dataset_dict)
         augmented = T.AugInput(image)
