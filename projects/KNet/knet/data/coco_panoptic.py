@@ -119,8 +119,6 @@ def load_coco_panoptic_json(
     """
     content = read_panoptic_json(panoptic_json)
     images = {image["id"]: image for image in content["images"]}
-    things = metadata["thing_dataset_id_to_contiguous_id"]
-    contiguous = {**metadata["stuff_dataset_id_to_contiguous_id"], **things}
     dicts = []
     for annotation in content["annotations"]:
         image = images.get(annotation["image_id"])
@@ -129,22 +127,6 @@ def load_coco_panoptic_json(
                 f"{panoptic_json} has an annotation of image {annotation['image_id']}, which its "
                 "'images' do not list"
             )
-        where = f"segments_info of image {image['id']} in {panoptic_json}"
-        _check_keys(annotation["segments_info"], _SEGMENT_KEYS, where)
-        unknown = {s["category_id"] for s in annotation["segments_info"]} - contiguous.keys()
-        if unknown:
-            raise DatasetError(
-                f"{panoptic_json} uses the category {min(unknown)} in image {image['id']}, which "
-                "its 'categories' do not list"
-            )
-        segments = [
-            {
-                **segment,
-                "category_id": contiguous[segment["category_id"]],
-                "isthing": segment["category_id"] in things,
-            }
-            for segment in annotation["segments_info"]
-        ]
         dicts.append(
             {
                 "file_name": os.path.join(image_root, image["file_name"]),
@@ -152,7 +134,7 @@ def load_coco_panoptic_json(
                 "height": image["height"],
                 "width": image["width"],
                 "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
-                "segments_info": segments,
+                "segments_info": _contiguous_segments(annotation, metadata, panoptic_json),
             }
         )
     if not dicts:
@@ -161,6 +143,25 @@ def load_coco_panoptic_json(
         if not PathManager.isfile(dicts[0][key]):
             raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
+
+
+def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -> List[Dict]:
+    """``segments_info`` with contiguous category ids and ``isthing``."""
+    things = metadata["thing_dataset_id_to_contiguous_id"]
+    contiguous = {**metadata["stuff_dataset_id_to_contiguous_id"], **things}
+    segments = annotation["segments_info"]
+    image_id = annotation["image_id"]
+    _check_keys(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
+    unknown = {s["category_id"] for s in segments} - contiguous.keys()
+    if unknown:
+        raise DatasetError(
+            f"{panoptic_json} uses the category {min(unknown)} in image {image_id}, which its "
+            "'categories' do not list"
+        )
+    return [
+        {**s, "category_id": contiguous[s["category_id"]], "isthing": s["category_id"] in things}
+        for s in segments
+    ]
 
 
 def register_coco_panoptic(
