@@ -350,7 +350,8 @@ def test_class_normaliser_is_averaged_over_workers(monkeypatch):
     together = case.losses()
     for name, loss in alone.items():
         factor = here / (here + 3) if "class" in name else 1.0
-        assert float(together[name]) == pytest.approx(float(loss) * factor, rel=1e-6)
+        expected = loss.item() * factor
+        assert together[name].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_permuted_objects():
