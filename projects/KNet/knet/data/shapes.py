@@ -34,7 +34,7 @@ from .shapes_scene import Scene, draw_scene
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when a scene changes: folders of another version are then drawn anew
+VERSION = 2  # raise it when a scene changes: folders of another version are then drawn anew
 SCENES = {"train": 400, "val": 60}
 IGNORE_LABEL = 255
 
