@@ -1,12 +1,18 @@
 """Every key that K-Net adds to Detectron2's config, its default and its meaning."""
 
 from detectron2.config import CfgNode as CN
+from detectron2.projects.deeplab import add_deeplab_config
 
 __all__ = ["add_knet_config"]
 
 
 def add_knet_config(cfg: CN) -> None:
-    """Add K-Net's keys, with the values of the released models, to a Detectron2 config."""
+    """Add K-Net's keys, with the values of the released models, to a Detectron2 config.
+
+    Detectron2's DeepLab keys (``MODEL.SEM_SEG_HEAD.ASPP_*``, ``MODEL.RESNETS.RES4_DILATION``,
+    ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA``, ...) come along: semantic models use them.
+    """
+    add_deeplab_config(cfg)
     cfg.MODEL.KNET = knet = CN()
     # Class counts. -1: take them from the metadata of DATASETS.TRAIN (or TEST); a number that
     # contradicts the metadata stops before training.
@@ -18,12 +24,15 @@ def add_knet_config(cfg: CN) -> None:
     knet.CHANNELS = 256
     # Groups of every GroupNorm of neck and kernel head; must divide CHANNELS
     knet.NUM_GROUPS = 32
-    # Update stages (S in the paper)
+    # Update stages (S in the paper); a semantic model of 0 is its base head alone
     knet.NUM_STAGES = 3
     # A pixel belongs to a mask where its probability is above this
     knet.MASK_THRESHOLD = 0.5
     # Stride of the masks in matching, losses and results; NECK.STRIDE or a part of it
     knet.MASK_STRIDE = 4
+    # Leave out of MODEL.WEIGHTS the tensors that depend on the classes and do not fit, to fine-tune
+    # on other classes
+    knet.WEIGHTS_SKIP_CLASSES = False
 
     knet.NECK = CN()
     # A class of NECK_REGISTRY
@@ -49,6 +58,25 @@ def add_knet_config(cfg: CN) -> None:
     # Linear-norm-ReLU blocks before the last linear of the class and the mask branch
     knet.KERNEL_UPDATE.NUM_CLASS_LAYERS = 1
     knet.KERNEL_UPDATE.NUM_MASK_LAYERS = 1
+
+    # Semantic models: kernel update on top of a head that ends in a 1x1 classifier, for
+    # MODEL.SEM_SEG_HEAD.NAME "KNetSemSegHead". MODEL.SEM_SEG_HEAD.* configures the base head;
+    # its NUM_CLASSES may be -1: take it from the metadata of the data sets.
+    knet.SEMANTIC = CN()
+    # The head underneath: any of SEM_SEG_HEADS_REGISTRY
+    knet.SEMANTIC.BASE_HEAD = "SemSegFCNHead"
+    # Name of its classifier among its modules, e.g. "predictor"; "": found by itself
+    knet.SEMANTIC.CLASSIFIER = ""
+    # Channels that the kernel updater treats as one vector: a feature of 512 channels is two such
+    # vectors that share its weights. Features of fewer channels are one.
+    knet.SEMANTIC.UPDATE_CHANNELS = 256
+    # Backbone feature of the auxiliary FCN head, "" for none; its channels and loss weight
+    knet.SEMANTIC.AUXILIARY_IN_FEATURE = ""
+    knet.SEMANTIC.AUXILIARY_CHANNELS = 256
+    knet.SEMANTIC.AUXILIARY_WEIGHT = 0.4
+    # Dropout2d before the classifier of SemSegFCNHead, SemSegPSPHead, SemSegASPPHead,
+    # SemSegUPerHead and the auxiliary head
+    knet.SEMANTIC.DROPOUT = 0.1
 
     # Weights of the matching cost
     knet.MATCHER = CN()
@@ -81,14 +109,46 @@ def add_knet_config(cfg: CN) -> None:
     # updates them; scale and shift still learn. True needs pretrained weights.
     cfg.MODEL.BACKBONE.NORM_EVAL = True
 
+    # Swin Transformer (build_swin_backbone, build_swin_fpn_backbone); the values are Swin-T's
+    cfg.MODEL.SWIN = swin = CN()
+    swin.EMBED_DIM = 96
+    swin.DEPTHS = [2, 2, 6, 2]
+    swin.NUM_HEADS = [3, 6, 12, 24]
+    swin.WINDOW_SIZE = 7
+    swin.MLP_RATIO = 4.0
+    swin.DROP_PATH_RATE = 0.2
+    # Strides 4, 8, 16, 32
+    swin.OUT_FEATURES = ["p0", "p1", "p2", "p3"]
+    # Recompute activations in the backward pass: less memory, more time
+    swin.CHECKPOINT = False
+
+    # Any timm model with feature pyramids (build_timm_backbone, build_timm_fpn_backbone)
+    cfg.MODEL.TIMM = timm = CN()
+    # Its name in timm, e.g. "mobilenetv2_100"
+    timm.NAME = ""
+    # Let timm download its weights; without it MODEL.WEIGHTS may name a timm state dict
+    timm.PRETRAINED = False
+    # 8 or 16: dilated instead of strided further, where timm can; 0: the model's own
+    timm.OUTPUT_STRIDE = 0
+    # res2 to res5 are its features of stride 4, 8, 16, 32
+    timm.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+
     # False: OpenCV's bilinear resize, as in the published recipe; True: Pillow's, antialiased
     cfg.INPUT.RESIZE_ANTIALIAS = False
+
+    # Training sizes are multiplied by a uniform random number of this range, () for none: with
+    # MIN_SIZE_TRAIN (512,), MAX_SIZE_TRAIN 2048 and (0.5, 2.0) the published ADE20K scaling
+    cfg.INPUT.SCALE_RANGE = ()
+    # Photometric distortion: brightness, contrast, saturation, hue
+    cfg.INPUT.COLOR_AUG_SSD = False
 
     # Images with a side (in pixels) below this are left out of training
     cfg.DATALOADER.MIN_IMAGE_SIDE = 32
 
-    # Data sets of your own, in COCO panoptic format, as a list of
-    # {NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON, INSTANCES_JSON (optional)};
+    # Data sets of your own, as a list of
+    # panoptic: {NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON, INSTANCES_JSON (optional)},
+    # instance: {NAME, IMAGE_ROOT, INSTANCES_JSON},
+    # semantic: {NAME, IMAGE_ROOT, LABEL_ROOT, CLASSES, IGNORE_LABEL (optional, 255)};
     # relative paths start at the environment variable DETECTRON2_DATASETS (default: datasets)
     cfg.DATASETS.CUSTOM = []
 
@@ -96,3 +156,5 @@ def add_knet_config(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.25
     # ADAMW, or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Parameters without weight decay: patterns (as of file names) of their names
+    cfg.SOLVER.NO_DECAY = []
