@@ -4,12 +4,13 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from knet.data.class_layout import resolve_class_layout
+from knet.data.class_layout import resolve_class_layout, resolve_semantic_classes
 from knet.data.custom import register_custom_datasets
 from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
-from tests.conftest import REPO, PanopticFolder, pairs
+from tests.conftest import DEMO_CONFIG, REPO, PanopticFolder, pairs
+from tests.data.folders import InstanceFolder, SemanticFolder
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_relative_paths_start_at_detectron2_datasets(custom, pottery, tmp_path, 
 
 def test_the_command_line_can_describe_it(pottery, tiny_options):
     pottery.write()
-    cfg = load_config("", pairs({**tiny_options, **pottery.options()}))
+    cfg = load_config(DEMO_CONFIG, pairs({**tiny_options, **pottery.options()}))
     check_datasets(cfg)
     assert len(DatasetCatalog.get("pottery")) == 2
 
@@ -77,11 +78,101 @@ def test_an_entry_of_wrong_keys_is_named_with_the_right_ones(custom, pottery, ch
     assert "NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON" in str(error.value)
 
 
-@pytest.mark.parametrize("entry", ["pottery", 5, ["NAME", "pottery"], None])
-def test_an_entry_that_is_no_mapping(custom, entry):
+KEYS = {
+    "panoptic": "needs NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON and may have INSTANCES_JSON",
+    "instance": "needs NAME, IMAGE_ROOT, INSTANCES_JSON",
+    "semantic": "needs NAME, IMAGE_ROOT, LABEL_ROOT, CLASSES and may have IGNORE_LABEL",
+}
+
+
+@pytest.mark.parametrize("entry", ["pottery", 5, ["NAME", "pottery"], None, {"NAME": "pottery"}])
+def test_an_entry_that_is_no_mapping_or_of_no_kind(custom, entry):
     custom.DATASETS.CUSTOM = [entry]
-    with pytest.raises(UsageError, match=r"DATASETS\.CUSTOM"):
+    with pytest.raises(UsageError, match=r"DATASETS\.CUSTOM") as error:
         register_custom_datasets(custom)
+    assert all(f"{kind} data {keys}" in str(error.value) for kind, keys in KEYS.items())
+
+
+ANY = {"NAME": "mine", "IMAGE_ROOT": "images"}
+SEMANTIC = {**ANY, "LABEL_ROOT": "labels", "CLASSES": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    "entry, kind, mention",
+    [
+        ({"NAME": "mine", "INSTANCES_JSON": "a.json"}, "instance", "lacks IMAGE_ROOT"),
+        ({**ANY, "INSTANCES_JSON": "a.json", "THINGS": 1}, "instance", "unknown keys ['THINGS']"),
+        ({**ANY, "LABEL_ROOT": "labels"}, "semantic", "lacks CLASSES"),
+        ({**ANY, "CLASSES": ["a"]}, "semantic", "lacks LABEL_ROOT"),
+        ({**SEMANTIC, "CLASSES": []}, "semantic", "lacks CLASSES"),
+        ({**SEMANTIC, "INSTANCES_JSON": "a.json"}, "semantic", "keys ['INSTANCES_JSON']"),
+        ({**SEMANTIC, "PANOPTIC_JSON": "a.json"}, "panoptic", "lacks PANOPTIC_ROOT"),
+        ({**ANY, "LABEL_ROOT": "labels", "CLASSES": "a, b"}, None, "CLASSES 'a, b'"),
+        ({**SEMANTIC, "CLASSES": ["a", "a"]}, None, "different names"),
+        ({**SEMANTIC, "CLASSES": [0, 1]}, None, "different names"),
+        ({**SEMANTIC, "IGNORE_LABEL": 1}, None, "IGNORE_LABEL 1"),
+        ({**SEMANTIC, "IGNORE_LABEL": "255"}, None, "IGNORE_LABEL '255'"),
+        ({**SEMANTIC, "LABEL_ROOT": 5}, None, "LABEL_ROOT 5"),
+    ],
+)
+def test_an_entry_of_each_kind_with_a_mistake(custom, entry, kind, mention):
+    custom.DATASETS.CUSTOM = [entry]
+    with pytest.raises(UsageError, match=r"DATASETS\.CUSTOM \(mine\)") as error:
+        register_custom_datasets(custom)
+    assert mention in str(error.value)
+    assert kind is None or f"{kind} data {KEYS[kind]}" in str(error.value)
+
+
+def test_an_instance_entry(custom, tmp_path):
+    folder = InstanceFolder(tmp_path)
+    folder.add_ordinary()
+    folder.write()
+    custom.DATASETS.CUSTOM = [folder.entry()]
+    custom.DATASETS.TRAIN = custom.DATASETS.TEST = (folder.name,)
+    layout = resolve_class_layout(custom)
+    assert (layout.thing_ids, layout.stuff_ids) == ((0, 1), ())
+    metadata = MetadataCatalog.get(folder.name)
+    assert (metadata.evaluator_type, metadata.json_file) == ("coco", str(folder.json_file))
+    assert (metadata.image_root, metadata.thing_classes) == (str(folder.images), ["plate", "cup"])
+    (record,) = DatasetCatalog.get(folder.name)  # Detectron2's loader finds the same classes
+    assert [a["category_id"] for a in record["annotations"]] == [1, 0]
+    register_again(custom)
+
+
+def register_again(cfg):
+    """As the mapper and the model do; harmless."""
+    for _ in range(2):
+        register_custom_datasets(cfg)
+
+
+def test_a_semantic_entry(custom, tmp_path):
+    folder = SemanticFolder(tmp_path)
+    folder.add_ordinary(3)
+    custom.DATASETS.CUSTOM = [folder.entry(IGNORE_LABEL=200)]
+    custom.DATASETS.TRAIN = custom.DATASETS.TEST = (folder.name,)
+    custom.MODEL.SEM_SEG_HEAD.NUM_CLASSES, custom.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = -1, 200
+    classes = resolve_semantic_classes(custom)
+    assert (classes.num_classes, classes.ignore_label) == (3, 200)
+    assert classes.names == folder.CLASSES
+    metadata = MetadataCatalog.get(folder.name)
+    assert (metadata.evaluator_type, metadata.ignore_label) == ("sem_seg", 200)
+    assert (metadata.image_root, metadata.sem_seg_root) == (str(folder.images), str(folder.labels))
+    assert len(metadata.stuff_colors) == 3
+    assert len(DatasetCatalog.get(folder.name)) == 3
+    register_again(custom)
+
+
+def test_the_command_line_can_describe_a_semantic_one(tiny_options, tmp_path):
+    folder = SemanticFolder(tmp_path)
+    folder.add_ordinary(2)
+    options = {
+        **tiny_options,
+        "DATASETS.CUSTOM": [folder.entry()],
+        "DATASETS.TRAIN": (folder.name,),
+        "DATASETS.TEST": (),
+        "MODEL.SEM_SEG_HEAD.NUM_CLASSES": -1,
+    }
+    assert resolve_semantic_classes(load_config("", pairs(options))).names == folder.CLASSES
 
 
 def test_one_mapping_instead_of_a_list_of_them(pottery, tmp_path):
@@ -95,6 +186,13 @@ def test_the_name_of_a_built_in_set_is_taken(custom, pottery):
     custom.DATASETS.CUSTOM = [pottery.entry(NAME="coco_2017_val_panoptic")]
     custom.DATASETS.TEST = ("coco_2017_val_panoptic",)
     with pytest.raises(UsageError, match=r"'coco_2017_val_panoptic'.*another NAME"):
+        register_custom_datasets(custom)
+
+
+def test_another_entry_of_a_name_that_is_registered(custom, pottery):
+    register_custom_datasets(custom)
+    custom.DATASETS.CUSTOM = [pottery.entry(IMAGE_ROOT="elsewhere")]
+    with pytest.raises(UsageError, match=r"'pottery'.*another NAME"):
         register_custom_datasets(custom)
 
 

@@ -1,20 +1,25 @@
 """The model's class order (things first, then stuff) and the data set's, one to the other.
 
 Everything a user sees (data sets, outputs, pictures) is in the contiguous ids of the data set's
-metadata. Only the model's own class rows are things-first.
+metadata. Only the model's own class rows are things-first. A semantic model has one row per
+contiguous id, in their order.
 """
 
-from typing import List, Sequence
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UsageError
 from .custom import register_custom_datasets
+from .training_images import load_dicts
 
-__all__ = ["ClassLayout", "resolve_class_layout"]
+__all__ = ["ClassLayout", "SemanticClasses", "resolve_class_layout", "resolve_semantic_classes"]
 
 IGNORE_LABEL = 255  # of a pixel without class, in Detectron2's label maps
+
+THING_IDS, STUFF_IDS = "thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"
 
 
 class ClassLayout:
@@ -58,42 +63,57 @@ class ClassLayout:
 
     @classmethod
     def from_metadata(cls, metadata) -> "ClassLayout":
-        """Read it from Detectron2 metadata (panoptic in the "standard" form, or instances).
+        """Read it from Detectron2 metadata: panoptic in the "standard" form, or instances.
+
+        Instance metadata need not map ids: ``thing_classes`` alone numbers them from 0.
 
         Raises:
             UsageError: of a data set without thing classes, or in the "separated" form, whose
                 thing and stuff ids overlap.
         """
         name = metadata.get("name", "?")
-        things = metadata.get("thing_dataset_id_to_contiguous_id")
+        things, stuff = metadata.get(THING_IDS), metadata.get(STUFF_IDS)
+        if things is None and stuff is None:  # numbered by their position
+            things = {i: i for i in range(len(metadata.get("thing_classes", ())))}
         if not things:
             raise UsageError(
                 f"the data set '{name}' names no thing classes in its metadata "
-                "(thing_dataset_id_to_contiguous_id): choose another in DATASETS.TRAIN/TEST"
+                f"({THING_IDS} or thing_classes): choose a panoptic or an instance data set in "
+                "DATASETS.TRAIN/TEST"
             )
-        stuff = metadata.get("stuff_dataset_id_to_contiguous_id", {})
-        if list(metadata.get("stuff_classes", []))[:1] == ["things"]:
+        if stuff is not None and list(metadata.get("stuff_classes", []))[:1] == ["things"]:
             raise UsageError(
                 f"the data set '{name}' keeps things and stuff in separate id ranges: use "
                 f"'{name.replace('_separated', '')}' in DATASETS.TRAIN/TEST"
             )
         thing_ids = sorted(set(things.values()))
-        return cls(thing_ids, sorted(set(stuff.values()) - set(thing_ids)))
+        return cls(thing_ids, sorted(set((stuff or {}).values()) - set(thing_ids)))
+
+
+@dataclass(frozen=True)
+class SemanticClasses:
+    """The classes of a semantic model: class i of the model is contiguous id i."""
+
+    num_classes: int
+    ignore_label: int  # of pixels without class, in the label maps
+    names: Tuple[str, ...]
 
 
 def resolve_class_layout(cfg) -> ClassLayout:
     """The classes of the model: from the data sets' metadata, checked against the config's counts.
 
-    A config that names no registered data set must give both counts; things are then 0.., stuff
-    follows. ``MODEL.KNET.NUM_STUFF_CLASSES`` 0 on a panoptic data set makes an instance model.
+    The first data set decides. An instance data set makes a model without stuff, and so does
+    ``MODEL.KNET.NUM_STUFF_CLASSES`` 0 on a panoptic one; such a model may train on the one kind
+    and be tested on the other, as long as the thing classes are the same. A config that names no
+    registered data set must give both counts; things are then 0.., stuff follows.
 
     Raises:
         UsageError: counts that contradict the metadata, data sets whose classes differ, or
             neither counts nor data set.
+        DatasetError: a data set that has to be loaded to tell its classes cannot be.
     """
-    register_custom_datasets(cfg)
+    names = _registered_datasets(cfg)
     knet = cfg.MODEL.KNET
-    names = [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in DatasetCatalog.list()]
     if not names:
         if knet.NUM_THING_CLASSES < 1 or knet.NUM_STUFF_CLASSES < 0:
             raise UsageError(
@@ -103,20 +123,16 @@ def resolve_class_layout(cfg) -> ClassLayout:
             )
         total = knet.NUM_THING_CLASSES + knet.NUM_STUFF_CLASSES
         return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
-    layout = ClassLayout.from_metadata(MetadataCatalog.get(names[0]))
-    if IGNORE_LABEL in layout.ids:
+    layout = ClassLayout.from_metadata(_loaded_metadata(names[0]))
+    if knet.NUM_STUFF_CLASSES == 0:
+        layout = ClassLayout(layout.thing_ids, ())
+    if layout.num_stuff and IGNORE_LABEL in layout.ids:
         raise UsageError(
             f"the data set '{names[0]}' has more than {IGNORE_LABEL} classes, and {IGNORE_LABEL} "
             "marks pixels without class: choose a data set of fewer in DATASETS.TRAIN/TEST"
         )
     for other in names[1:]:
-        if _classes(other) != _classes(names[0]):
-            raise UsageError(
-                f"the data sets '{names[0]}' and '{other}' have different classes: DATASETS.TRAIN "
-                "and DATASETS.TEST must name data sets of the same classes"
-            )
-    if knet.NUM_STUFF_CLASSES == 0 and layout.num_stuff:
-        layout = ClassLayout(layout.thing_ids, ())
+        _check_same_classes(names[0], other, layout, other in cfg.DATASETS.TRAIN)
     for key, count in (
         ("NUM_THING_CLASSES", layout.num_things),
         ("NUM_STUFF_CLASSES", layout.num_stuff),
@@ -129,11 +145,134 @@ def resolve_class_layout(cfg) -> ClassLayout:
     return layout
 
 
-def _classes(name: str) -> List:
-    """(contiguous id, is it a thing, name) of each class, in the model's order."""
+def resolve_semantic_classes(cfg) -> SemanticClasses:
+    """The classes of a semantic model, from the metadata of its semantic or panoptic data sets.
+
+    ``MODEL.SEM_SEG_HEAD.NUM_CLASSES`` is -1 (take it from the data) or must agree;
+    ``MODEL.SEM_SEG_HEAD.IGNORE_VALUE`` must be the data's label of pixels without class. Without
+    a registered data set the count must be given.
+
+    Raises:
+        UsageError: keys that contradict the metadata, data sets whose classes differ, or that
+            are neither semantic nor panoptic.
+    """
+    names = _registered_datasets(cfg)
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if names:
+        classes = _semantic_names(names[0])
+    elif head.NUM_CLASSES > 0:
+        classes = tuple(str(i) for i in range(head.NUM_CLASSES))
+    else:
+        raise UsageError(
+            "no registered data set says how many classes there are: name one in DATASETS.TRAIN "
+            "or DATASETS.TEST, or set MODEL.SEM_SEG_HEAD.NUM_CLASSES"
+        )
+    for other in names[1:]:
+        if _semantic_names(other) != classes:
+            raise UsageError(_different_classes(names[0], other))
+    if head.NUM_CLASSES not in (-1, len(classes)):
+        raise UsageError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but the data set '{names[0]}' "
+            f"has {len(classes)}: set it to {len(classes)}, or to -1 to take it from the data set"
+        )
+    for name in names:
+        ignore_label = MetadataCatalog.get(name).get("ignore_label")
+        if ignore_label not in (None, head.IGNORE_VALUE):
+            raise UsageError(
+                f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {head.IGNORE_VALUE}, but the data set "
+                f"'{name}' marks pixels without class by {ignore_label} (ignore_label): set it to "
+                f"{ignore_label}"
+            )
+    if 0 <= head.IGNORE_VALUE < len(classes):
+        raise UsageError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE {head.IGNORE_VALUE} is also a class, of "
+            f"{len(classes)}: set it, and the ignore_label of the data set, to another number"
+        )
+    return SemanticClasses(len(classes), head.IGNORE_VALUE, classes)
+
+
+def _registered_datasets(cfg) -> List[str]:
+    """The registered of DATASETS.TRAIN and TEST, those of DATASETS.CUSTOM included."""
+    register_custom_datasets(cfg)
+    registered = set(DatasetCatalog.list())
+    return [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
+
+
+def _loaded_metadata(name: str):
+    """The metadata of a data set; it is loaded where only its loader enters the classes there.
+
+    So does Detectron2's ``register_coco_instances``. COCO's own are known without loading.
+    """
     metadata = MetadataCatalog.get(name)
-    layout = ClassLayout.from_metadata(metadata)
-    things, stuff = metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())
-    return [(i, True, things[i : i + 1]) for i in layout.thing_ids] + [
-        (i, False, stuff[i : i + 1]) for i in layout.stuff_ids
-    ]
+    known = any(metadata.get(key) is not None for key in (THING_IDS, STUFF_IDS, "thing_classes"))
+    of_json = metadata.get("json_file") is not None or metadata.get("evaluator_type") == "coco"
+    if of_json and not known:
+        load_dicts(name)
+    return metadata
+
+
+def _check_same_classes(first: str, other: str, layout: ClassLayout, in_train: bool) -> None:
+    """Does ``other`` have the classes of ``first``, as far as the model uses them?
+
+    A data set without stuff may test the things of a model with stuff, but not train it.
+
+    Raises:
+        UsageError: it does not.
+    """
+    metadata = [_loaded_metadata(name) for name in (first, other)]
+    theirs = ClassLayout.from_metadata(metadata[1])
+    kinds = [("thing_classes", layout.thing_ids, theirs.thing_ids)]
+    if layout.num_stuff and not theirs.num_stuff and in_train:
+        raise UsageError(
+            f"the data set '{other}' in DATASETS.TRAIN has no stuff classes, '{first}' has "
+            f"{layout.num_stuff}: leave one of them out, or set MODEL.KNET.NUM_STUFF_CLASSES 0 "
+            "for a model of things alone"
+        )
+    if layout.num_stuff and theirs.num_stuff:
+        kinds.append(("stuff_classes", layout.stuff_ids, theirs.stuff_ids))
+    for key, our_ids, their_ids in kinds:
+        names = [
+            [m.get(key, ())[i : i + 1] for i in ids]
+            for m, ids in zip(metadata, (our_ids, their_ids))
+        ]
+        if [list(n) for n in names[0]] != [list(n) for n in names[1]]:
+            raise UsageError(_different_classes(first, other))
+        if our_ids != their_ids:
+            raise UsageError(
+                f"the data sets '{first}' and '{other}' number the same classes differently "
+                f"({our_ids} and {their_ids}): choose sets of DATASETS.TRAIN and DATASETS.TEST "
+                "that share their contiguous ids"
+            )
+
+
+def _different_classes(first: str, other: str) -> str:
+    return (
+        f"the data sets '{first}' and '{other}' have different classes: DATASETS.TRAIN and "
+        "DATASETS.TEST must name data sets of the same classes"
+    )
+
+
+def _semantic_names(name: str) -> Tuple[str, ...]:
+    """The class names of a semantic or a panoptic data set, by their contiguous id.
+
+    Raises:
+        UsageError: it is of another kind, or its contiguous ids are not 0, 1, ...
+    """
+    metadata = MetadataCatalog.get(name)
+    things, stuff = metadata.get(THING_IDS), metadata.get(STUFF_IDS)
+    names = tuple(metadata.get("stuff_classes", ()))
+    if things is None or stuff is None or metadata.get("sem_seg_root") is not None:
+        if not names:
+            raise UsageError(
+                f"the data set '{name}' names no classes for every pixel in its metadata "
+                "(stuff_classes): choose a semantic or a panoptic data set in DATASETS.TRAIN/TEST"
+            )
+        return names
+    ids = sorted({*things.values(), *stuff.values()})
+    if ids != list(range(len(names))):
+        raise UsageError(
+            f"the data set '{name}' has the contiguous ids {ids} for {len(names)} stuff_classes: "
+            "a semantic model needs a panoptic data set in the standard form, whose things and "
+            "stuff share the ids 0, 1, ..."
+        )
+    return names

@@ -3,7 +3,7 @@
 import colorsys
 import json
 import os
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -11,11 +11,40 @@ from detectron2.utils.file_io import PathManager
 from ..errors import DatasetError
 
 __all__ = [
+    "check_entries",
+    "check_names",
+    "class_color",
     "load_coco_panoptic_json",
     "panoptic_metadata",
+    "read_json",
     "read_panoptic_json",
     "register_coco_panoptic",
 ]
+
+
+def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
+    """Read a json whose outermost part is a mapping with these keys.
+
+    Args:
+        path: of the file.
+        what: what to call it in an error, e.g. "panoptic json".
+        keys: that it must have; their values are lists.
+
+    Raises:
+        DatasetError: it is missing, no json, or lacks one of them.
+    """
+    if not PathManager.isfile(path):
+        raise DatasetError(f"the {what} {path} does not exist")
+    try:
+        with PathManager.open(path) as f:
+            content = json.load(f)
+    except ValueError as error:
+        raise DatasetError(f"the {what} {path} is not valid json: {error}") from error
+    found = content if isinstance(content, dict) else ()
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise DatasetError(f"the {what} {path} has no {' and no '.join(missing)}")
+    return content
 
 
 def read_panoptic_json(panoptic_json: str) -> Dict:
@@ -24,25 +53,10 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
     Raises:
         DatasetError: it is missing, no json, or lacks images, annotations or categories.
     """
-    if not PathManager.isfile(panoptic_json):
-        raise DatasetError(f"the panoptic json {panoptic_json} does not exist")
-    try:
-        with PathManager.open(panoptic_json) as f:
-            content = json.load(f)
-    except ValueError as error:
-        raise DatasetError(
-            f"the panoptic json {panoptic_json} is not valid json: {error}"
-        ) from error
-    found = content if isinstance(content, dict) else ()
-    missing = [key for key in ("images", "annotations", "categories") if key not in found]
-    if missing:
-        raise DatasetError(f"the panoptic json {panoptic_json} has no {' and no '.join(missing)}")
+    content = read_json(panoptic_json, "panoptic json", ("images", "annotations", "categories"))
     for what, keys in _KEYS.items():
-        _check_keys(content[what], keys, f"'{what}' of {panoptic_json}")
-    names = [c["name"] for c in content["categories"]]
-    for name in names:
-        if names.count(name) > 1:  # results are told apart by it
-            raise DatasetError(f"two categories of {panoptic_json} have the name {name}")
+        check_entries(content[what], keys, f"'{what}' of {panoptic_json}")
+    check_names([c["name"] for c in content["categories"]], panoptic_json)
     return content
 
 
@@ -55,8 +69,12 @@ _KEYS = {
 _SEGMENT_KEYS = ("category_id", "area", "iscrowd", "id")
 
 
-def _check_keys(entries: List[Dict], keys, where: str) -> None:
-    """Every entry has these keys, and no two have the same value of the last one."""
+def check_entries(entries: List[Dict], keys: Sequence[str], where: str) -> None:
+    """Every entry has these keys, and no two have the same value of the last one.
+
+    Raises:
+        DatasetError: it is not so.
+    """
     seen = set()
     for entry in entries:
         missing = [key for key in keys if key not in entry]
@@ -65,6 +83,17 @@ def _check_keys(entries: List[Dict], keys, where: str) -> None:
         if entry[keys[-1]] in seen:
             raise DatasetError(f"two entries of {where} have the {keys[-1]} {entry[keys[-1]]}")
         seen.add(entry[keys[-1]])
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """No two classes have the same name: results are told apart by it.
+
+    Raises:
+        DatasetError: two have.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise DatasetError(f"two categories of {where} have the name {name}")
 
 
 def panoptic_metadata(categories: List[Dict]) -> Dict:
@@ -77,7 +106,7 @@ def panoptic_metadata(categories: List[Dict]) -> Dict:
         categories: COCO panoptic categories (id, name, isthing, perhaps color).
     """
     names = [c["name"] for c in categories]
-    colors = [list(c["color"]) if "color" in c else _color(i) for i, c in enumerate(categories)]
+    colors = [class_color(c, i) for i, c in enumerate(categories)]
     contiguous = {c["id"]: i for i, c in enumerate(categories)}
     things = {c["id"] for c in categories if c["isthing"]}
     return {
@@ -92,8 +121,13 @@ def panoptic_metadata(categories: List[Dict]) -> Dict:
     }
 
 
-def _color(index: int) -> List[int]:
-    """A fixed colour (RGB, 0..255) for the class at this position: hues a golden angle apart."""
+def class_color(category: Dict, index: int) -> List[int]:
+    """RGB, 0..255: the category's own, or a fixed one for this position.
+
+    The hues of two positions that follow each other are a golden angle apart.
+    """
+    if "color" in category:
+        return list(category["color"])
     return [round(255 * v) for v in colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.95)]
 
 
@@ -151,7 +185,7 @@ def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -
     contiguous = {**metadata["stuff_dataset_id_to_contiguous_id"], **things}
     segments = annotation["segments_info"]
     image_id = annotation["image_id"]
-    _check_keys(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
+    check_entries(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
     unknown = {s["category_id"] for s in segments} - contiguous.keys()
     if unknown:
         raise DatasetError(

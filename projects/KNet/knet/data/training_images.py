@@ -5,7 +5,7 @@ from typing import Dict, List
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..errors import DatasetError
+from ..errors import DatasetError, UsageError
 from .coco_panoptic import read_panoptic_json
 
 __all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
@@ -16,40 +16,36 @@ logger = logging.getLogger(__name__)
 def load_training_dicts(cfg) -> List[Dict]:
     """Load ``DATASETS.TRAIN`` and leave out what the recipe leaves out, with a line in the log.
 
-    Left out are images with a side below ``DATALOADER.MIN_IMAGE_SIDE`` pixels and, with
-    ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, those without any thing segment (crowd counts).
+    Left out are images with a side below ``DATALOADER.MIN_IMAGE_SIDE`` pixels, where the data set
+    tells the sizes, and, with ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, those without any thing
+    segment or instance (crowd counts). A semantic model (``MODEL.MASK_ON`` False) learns from
+    images without things too.
 
     Raises:
-        DatasetError: nothing is left.
+        DatasetError: a data set of another kind than the model learns from, or nothing is left.
     """
+    mask_on = cfg.MODEL.MASK_ON
+    need_thing = mask_on and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    min_side = cfg.DATALOADER.MIN_IMAGE_SIDE
     kept = []
     for name in cfg.DATASETS.TRAIN:
         dicts = load_dicts(name)
-        if any("pan_seg_file_name" not in d for d in dicts):
-            raise DatasetError(
-                f"'{name}' in DATASETS.TRAIN has images without a panoptic PNG: choose a panoptic "
-                "data set"
-            )
+        _check_kind(name, dicts, mask_on)
         _add_image_sizes(dicts, MetadataCatalog.get(name))
-        usable = [
-            d
-            for d in dicts
-            if usable_for_training(
-                d, cfg.DATALOADER.MIN_IMAGE_SIDE, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-            )
-        ]
+        usable = [d for d in dicts if usable_for_training(d, min_side, need_thing)]
         logger.info(
-            "'%s': %d of %d images are trained on (the others have no thing, or a side below %d)",
+            "'%s': %d of %d images are trained on (the others have %sa side below %d)",
             name,
             len(usable),
             len(dicts),
-            cfg.DATALOADER.MIN_IMAGE_SIDE,
+            "no thing, or " if need_thing else "",
+            min_side,
         )
         kept += usable
     if not kept:
         raise DatasetError(
             f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has a thing and sides of "
-            f"{cfg.DATALOADER.MIN_IMAGE_SIDE} pixels: look at its segments_info, or set "
+            f"{min_side} pixels: look at its annotations, or set "
             "DATALOADER.FILTER_EMPTY_ANNOTATIONS False, or a smaller DATALOADER.MIN_IMAGE_SIDE"
         )
     return kept
@@ -59,24 +55,48 @@ def load_dicts(name: str) -> List[Dict]:
     """Load a registered data set.
 
     Raises:
-        DatasetError: its loader found a file missing or malformed.
+        DatasetError: its loader found a file missing or malformed, or no image at all.
     """
     try:
-        return DatasetCatalog.get(name)
-    except DatasetError:
+        dicts = DatasetCatalog.get(name)
+    except (DatasetError, UsageError):
         raise
-    except (AssertionError, KeyError, OSError) as error:  # what Detectron2's loaders raise
+    except (AssertionError, KeyError, OSError, ValueError) as error:  # of Detectron2's loaders
         raise DatasetError(
             f"the data set '{name}' cannot be loaded: {' '.join(str(error).split())} is missing "
             "or not as expected; look at DETECTRON2_DATASETS and the files below it"
         ) from error
+    if not dicts:
+        raise DatasetError(f"the data set '{name}' has no images: look at its files")
+    return dicts
 
 
 def usable_for_training(dataset_dict: Dict, min_side: int, need_thing: bool) -> bool:
     """Is the image large enough, and does it have a thing if it needs one?"""
     sides = (dataset_dict.get("height", min_side), dataset_dict.get("width", min_side))
-    has_thing = any(s["isthing"] for s in dataset_dict.get("segments_info", ()))
-    return min(sides) >= min_side and (has_thing or not need_thing)
+    if min(sides) < min_side:
+        return False
+    if not need_thing or dataset_dict.get("annotations"):
+        return True
+    return any(s["isthing"] for s in dataset_dict.get("segments_info", ()))
+
+
+def _check_kind(name: str, dicts: List[Dict], mask_on: bool) -> None:
+    """Does every image have ground truth of a kind that the model learns from?
+
+    Raises:
+        DatasetError: one has not.
+    """
+    if mask_on:
+        keys, lack, kind = ("pan_seg_file_name", "annotations"), "masks", "an instance"
+    else:
+        keys, lack, kind = ("pan_seg_file_name", "sem_seg_file_name"), "a label map", "a semantic"
+    for d in dicts:
+        if not any(key in d for key in keys):
+            raise DatasetError(
+                f"'{name}' in DATASETS.TRAIN has images without {lack}, as {d.get('file_name')} "
+                f"(neither {' nor '.join(keys)}): choose a panoptic or {kind} data set"
+            )
 
 
 def _add_image_sizes(dicts: List[Dict], metadata) -> None:

@@ -1,15 +1,28 @@
-"""Resizing as the published models were trained and tested: OpenCV's, without antialias."""
+"""Augmentations as the published models were trained and tested.
 
-from typing import List
+Resizing is OpenCV's, without antialias. In training a crop comes after it, then the flip, then the
+photometric distortion.
+"""
+
+import copy
+from typing import List, Tuple
 
 import cv2
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import NoOpTransform
 from PIL import Image
 
-__all__ = ["OpenCVResizeShortestEdge", "OpenCVResizeTransform", "build_augmentations"]
+from ..errors import UsageError
+
+__all__ = [
+    "OpenCVResizeShortestEdge",
+    "OpenCVResizeTransform",
+    "RandomlyScaledResize",
+    "build_augmentations",
+]
 
 
 class OpenCVResizeTransform(T.ResizeTransform):
@@ -39,8 +52,41 @@ class OpenCVResizeShortestEdge(T.ResizeShortestEdge):
         return OpenCVResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
 
 
+class RandomlyScaledResize(T.Augmentation):
+    """A resize whose sizes are multiplied by a new random number at each image."""
+
+    def __init__(self, resize: T.ResizeShortestEdge, scale_range: Tuple[float, float]):
+        """
+        Args:
+            resize: its ``short_edge_length`` and ``max_size`` are multiplied, then rounded down;
+                a length of 0 stays 0, which is no resize.
+            scale_range: least and largest factor; uniform between them.
+        """
+        super().__init__()
+        self._init({"resize": resize, "scale_range": tuple(scale_range)})
+
+    def get_transform(self, image: np.ndarray):
+        factor = np.random.uniform(*self.scale_range)
+        resize = copy.copy(self.resize)
+        sides = self.resize.short_edge_length
+        resize.short_edge_length = tuple(max(min(1, s), int(s * factor)) for s in sides)
+        resize.max_size = max(1, int(self.resize.max_size * factor))
+        return resize.get_transform(image)
+
+
 def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
-    """Detectron2's augmentations of ``cfg.INPUT``, with the resize that it asks for."""
+    """Detectron2's augmentations of ``cfg.INPUT``, with the resize that it asks for.
+
+    In training: resize (its sizes times a number of ``SCALE_RANGE``), crop, flip, photometric
+    distortion (``COLOR_AUG_SSD``), the published order for ADE20K; unlike Detectron2's own mapper,
+    a crop always comes after the resize. With ``CROP.SINGLE_CATEGORY_MAX_AREA`` below 1 the crop
+    is drawn anew, 10 times at most, until it has two classes and none fills more than that share;
+    such a crop needs the label map as ``sem_seg`` of the ``AugInput``. An image smaller than an
+    absolute crop stays as it is: the model pads.
+
+    Raises:
+        UsageError: a key of ``cfg.INPUT`` that cannot be used.
+    """
     augmentations = utils.build_augmentation(cfg, is_train)
     if not cfg.INPUT.RESIZE_ANTIALIAS:
         augmentations = [
@@ -51,6 +97,54 @@ def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
             else a
             for a in augmentations
         ]
-    if is_train and cfg.INPUT.CROP.ENABLED:
-        augmentations.insert(0, T.RandomCrop(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE))
-    return augmentations
+    if not is_train:
+        return augmentations
+    resize, *others = augmentations
+    if cfg.INPUT.SCALE_RANGE:
+        resize = RandomlyScaledResize(resize, _scale_range(cfg))
+    crop = [_build_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
+    color = [_build_color(cfg)] if cfg.INPUT.COLOR_AUG_SSD else []
+    return [resize, *crop, *others, *color]
+
+
+def _scale_range(cfg) -> Tuple[float, float]:
+    scales = tuple(cfg.INPUT.SCALE_RANGE)
+    if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
+        raise UsageError(
+            f"INPUT.SCALE_RANGE is {scales}: it must be () or the least and the largest factor, "
+            "such as (0.5, 2.0)"
+        )
+    return scales
+
+
+def _build_crop(cfg) -> T.Augmentation:
+    crop = cfg.INPUT.CROP
+    relative = crop.TYPE.startswith("relative")
+    if (
+        crop.TYPE not in ("relative", "relative_range", "absolute", "absolute_range")
+        or len(crop.SIZE) != 2
+        or min(crop.SIZE) <= 0
+        or (relative and max(crop.SIZE) > 1)
+        or (crop.TYPE == "absolute_range" and crop.SIZE[0] > crop.SIZE[1])
+        or (not relative and any(side != int(side) for side in crop.SIZE))
+    ):
+        raise UsageError(
+            f"INPUT.CROP.TYPE '{crop.TYPE}' with INPUT.CROP.SIZE {tuple(crop.SIZE)} is no crop: "
+            "use 'absolute' with height and width in pixels, 'absolute_range' with the least and "
+            "the largest side, or 'relative' or 'relative_range' with two parts of 1"
+        )
+    size = tuple(crop.SIZE) if relative else tuple(int(side) for side in crop.SIZE)
+    if crop.SINGLE_CATEGORY_MAX_AREA >= 1:
+        return T.RandomCrop(crop.TYPE, size)
+    return T.RandomCrop_CategoryAreaConstraint(
+        crop.TYPE, size, crop.SINGLE_CATEGORY_MAX_AREA, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    )
+
+
+def _build_color(cfg) -> ColorAugSSDTransform:
+    if cfg.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise UsageError(
+            f"INPUT.COLOR_AUG_SSD needs colour images, INPUT.FORMAT is '{cfg.INPUT.FORMAT}': set "
+            "it to RGB or BGR, or INPUT.COLOR_AUG_SSD False"
+        )
+    return ColorAugSSDTransform(cfg.INPUT.FORMAT)

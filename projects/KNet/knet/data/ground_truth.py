@@ -1,0 +1,374 @@
+"""Ground truth of one image, in each form that a data set may have it: read, checked, augmented.
+
+Every form offers the same two methods: ``label_map`` for augmentations that look at the labels,
+and ``targets`` for the model. Class ids stay the contiguous ids of the data set's metadata.
+"""
+
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, BoxMode, Instances
+from detectron2.structures.masks import polygons_to_bitmask
+from pycocotools import mask as mask_util
+
+from ..errors import DatasetError
+
+__all__ = [
+    "InstanceTruth",
+    "PanopticTruth",
+    "SemanticTruth",
+    "decode_panoptic",
+    "read_file",
+    "read_ground_truth",
+    "read_panoptic_rows",
+    "segment_rows",
+]
+
+# The dataset dict's keys of ground truth; the mapper takes them out.
+GROUND_TRUTH_KEYS = ("pan_seg_file_name", "segments_info", "annotations", "sem_seg_file_name")
+
+
+class PanopticTruth:
+    """A panoptic PNG: thing masks and a label map."""
+
+    def __init__(self, rows: np.ndarray, segments: List[Dict], ignore_label: int):
+        """
+        Args:
+            rows: (H, W) of :func:`segment_rows`.
+            segments: ``segments_info`` with contiguous ``category_id``, ``isthing``, ``iscrowd``.
+            ignore_label: label of unlabelled and of crowd pixels.
+        """
+        self.rows = transformable(rows)
+        self.segments = segments
+        self.ignore_label = ignore_label
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) contiguous class of each pixel, or the ignore label."""
+        return transformable(_classes_of_rows(self.segments, self.ignore_label)[_index(self.rows)])
+
+    def targets(self, transforms: T.TransformList, image_size: Tuple[int, int]) -> Dict:
+        """``instances`` and ``sem_seg`` of the augmented image."""
+        rows = _index(transforms.apply_segmentation(self.rows))
+        masks, classes, sem_seg = _split_rows(rows, self.segments, self.ignore_label)
+        return {
+            "instances": _instances(masks, classes, image_size),
+            "sem_seg": torch.from_numpy(sem_seg),
+        }
+
+
+class InstanceTruth:
+    """COCO's instance annotations: a mask per object; masks may overlap."""
+
+    def __init__(
+        self,
+        masks: Sequence[np.ndarray],
+        classes: Sequence[int],
+        size: Tuple[int, int],
+        ignore_label: int,
+    ):
+        """
+        Args:
+            masks: one (H, W) uint8, 0 or 1, per object.
+            classes: the objects' contiguous class ids.
+            size: (H, W).
+            ignore_label: of pixels without object, in :meth:`label_map`.
+        """
+        self.masks, self.classes = masks, classes
+        self.size, self.ignore_label = size, ignore_label
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) contiguous class of the last object on each pixel, or the ignore label."""
+        labels = np.full(self.size, self.ignore_label, np.int64)
+        for mask, class_id in zip(self.masks, self.classes):
+            labels[mask > 0] = class_id
+        return transformable(labels)
+
+    def targets(self, transforms: T.TransformList, image_size: Tuple[int, int]) -> Dict:
+        """``instances`` of the augmented image; no ``sem_seg``."""
+        masks = np.zeros((len(self.masks), *image_size), bool)
+        for row, mask in zip(masks, self.masks):
+            row[:] = transforms.apply_segmentation(mask)
+        left = masks.any(axis=(1, 2))
+        classes = np.array(self.classes, dtype=np.int64)
+        return {"instances": _instances(masks[left], classes[left], image_size)}
+
+
+class SemanticTruth:
+    """A label map: a class for every pixel."""
+
+    def __init__(self, labels: np.ndarray):
+        """
+        Args:
+            labels: (H, W) integer contiguous class ids and ignore labels.
+        """
+        self.labels = transformable(labels)
+
+    def label_map(self) -> np.ndarray:
+        """(H, W), as it was read."""
+        return self.labels
+
+    def targets(self, transforms: T.TransformList, image_size: Tuple[int, int]) -> Dict:
+        """``sem_seg`` of the augmented image; no ``instances``."""
+        labels = transforms.apply_segmentation(self.labels)
+        return {"sem_seg": torch.from_numpy(labels.astype(np.int64))}
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def read_ground_truth(
+    dataset_dict: Dict, mask_on: bool, ignore_label: int, num_classes: Optional[int] = None
+) -> Union[PanopticTruth, InstanceTruth, SemanticTruth]:
+    """Read the ground truth that a dataset dict names, as the model needs it.
+
+    Args:
+        dataset_dict: ``file_name``, ``height``, ``width`` and ``pan_seg_file_name`` with
+            ``segments_info``, or ``annotations``, or ``sem_seg_file_name``.
+        mask_on: the model learns from thing masks, else from label maps alone.
+        ignore_label: label of pixels without class.
+        num_classes: of label maps; any id where it is None.
+
+    Raises:
+        DatasetError: the dict has nothing that the model could learn from, or a file or an
+            annotation is not as it should be.
+    """
+    name = dataset_dict["file_name"]
+    if "pan_seg_file_name" in dataset_dict:
+        rows, segments = read_panoptic_rows(dataset_dict), dataset_dict["segments_info"]
+        if mask_on:
+            return PanopticTruth(rows, segments, ignore_label)
+        labels = _classes_of_rows(segments, ignore_label)[rows]
+        label_name = dataset_dict["pan_seg_file_name"]
+    elif mask_on:
+        if "annotations" not in dataset_dict:
+            raise DatasetError(
+                f"{name} has no masks to learn from (neither pan_seg_file_name nor annotations): "
+                "choose a panoptic or an instance data set in DATASETS.TRAIN"
+            )
+        return _read_instances(dataset_dict, ignore_label)
+    elif "sem_seg_file_name" in dataset_dict:
+        labels = _read_label_map(dataset_dict)
+        label_name = dataset_dict["sem_seg_file_name"]
+    else:
+        raise DatasetError(
+            f"{name} has no label map to learn from (neither sem_seg_file_name nor "
+            "pan_seg_file_name): choose a semantic or a panoptic data set in DATASETS.TRAIN"
+        )
+    _check_labels(labels, num_classes, ignore_label, label_name)
+    return SemanticTruth(labels)
+
+
+def read_file(file_name: str, image_format: Optional[str]) -> np.ndarray:
+    """:func:`detectron2.data.detection_utils.read_image`.
+
+    Raises:
+        DatasetError: the file is missing or broken.
+    """
+    try:
+        return utils.read_image(file_name, format=image_format)
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        raise DatasetError(f"cannot read the image {file_name}: {error}") from error
+
+
+def read_panoptic_rows(dataset_dict: Dict) -> np.ndarray:
+    """(H, W) :func:`segment_rows` of a panoptic PNG of the image's size, all its ids listed.
+
+    Raises:
+        DatasetError: it is not as it should be.
+    """
+    png_name = dataset_dict["pan_seg_file_name"]
+    png = read_file(png_name, "RGB")
+    _check_size(png, dataset_dict, f"the panoptic PNG {png_name}")
+    return segment_rows(png, dataset_dict["segments_info"], png_name)[0]
+
+
+def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
+    size = (dataset_dict["height"], dataset_dict["width"])
+    if labels.shape[:2] != size:
+        raise DatasetError(
+            f"{what} is {labels.shape[1]} x {labels.shape[0]}, its image "
+            f"{dataset_dict['file_name']} is {size[1]} x {size[0]}"
+        )
+
+
+def _read_label_map(dataset_dict: Dict) -> np.ndarray:
+    """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours."""
+    name = dataset_dict["sem_seg_file_name"]
+    labels = read_file(name, None)
+    if labels.ndim != 2:
+        raise DatasetError(
+            f"the label map {name} has {labels.shape[2]} channels: it needs one, the class id of "
+            "each pixel"
+        )
+    _check_size(labels, dataset_dict, f"the label map {name}")
+    return labels
+
+
+def _check_labels(
+    labels: np.ndarray, num_classes: Optional[int], ignore_label: int, name: str
+) -> None:
+    if num_classes is None:
+        return
+    wrong = (labels >= num_classes) & (labels != ignore_label)
+    if labels.dtype.kind == "i":
+        wrong |= (labels < 0) & (labels != ignore_label)
+    if wrong.any():
+        raise DatasetError(
+            f"{name} has the class id {labels[wrong][0]}, the data set has the {num_classes} "
+            f"classes 0 to {num_classes - 1} and {ignore_label} for pixels without class"
+        )
+
+
+def _read_instances(dataset_dict: Dict, ignore_label: int) -> InstanceTruth:
+    """The objects that are no crowd and have an extent, at the image's original size."""
+    size = (dataset_dict["height"], dataset_dict["width"])
+    masks, classes = [], []
+    for annotation in dataset_dict["annotations"]:
+        if annotation.get("iscrowd", 0) or _box_is_empty(annotation):
+            continue
+        masks.append(_decode_mask(annotation.get("segmentation"), size, dataset_dict["file_name"]))
+        classes.append(annotation["category_id"])
+    return InstanceTruth(masks, classes, size, ignore_label)
+
+
+def _box_is_empty(annotation: Dict) -> bool:
+    """Does it have a box with a side below 1 pixel? (Such objects are no targets.)"""
+    if not {"bbox", "bbox_mode"} <= annotation.keys():
+        return False
+    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
+    return min(box[2:4]) < 1
+
+
+def _decode_mask(segmentation, size: Tuple[int, int], name: str) -> np.ndarray:
+    """Polygons, RLE (compressed or not) or a bitmap -> (H, W) uint8, 0 or 1."""
+    try:
+        if isinstance(segmentation, dict):
+            mask = _decode_rle(segmentation, size)
+        elif isinstance(segmentation, np.ndarray):
+            mask = (segmentation > 0).astype(np.uint8)
+        else:
+            mask = _decode_polygons(segmentation, size)
+    except Exception as error:  # pycocotools raises many kinds, plain Exception too
+        raise DatasetError(
+            f"the image {name} has an object whose 'segmentation' cannot be used: {error}"
+        ) from error
+    if mask.shape != tuple(size):
+        raise DatasetError(
+            f"the image {name} is {size[1]} x {size[0]}, but has an object whose mask is "
+            f"{' x '.join(str(side) for side in mask.shape[::-1])}"
+        )
+    return mask
+
+
+def _decode_rle(rle: Dict, size: Tuple[int, int]) -> np.ndarray:
+    if isinstance(rle["counts"], (list, tuple)):
+        pixels, height, width = sum(rle["counts"]), *rle["size"]
+        if pixels != height * width:  # pycocotools would read beyond it
+            raise ValueError(f"its RLE counts {pixels} pixels of {height * width}")
+        rle = mask_util.frPyObjects(rle, height, width)
+    return np.ascontiguousarray(mask_util.decode(rle))
+
+
+def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:
+    if not polygons:
+        raise ValueError("it has neither polygons nor RLE")
+    points = [np.asarray(polygon, dtype=np.float64) for polygon in polygons]
+    for polygon in points:
+        if polygon.ndim != 1 or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(
+                f"a polygon needs x and y of 3 points and more, one has {polygon.size} numbers"
+            )
+    return polygons_to_bitmask(points, *size).astype(np.uint8)
+
+
+# --------------------------------------------------------------------------------------- decoding
+
+
+def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.ndarray, np.ndarray]:
+    """The row of each pixel in (unlabelled, *segments), and the ids of these rows.
+
+    Args:
+        png: (H, W, 3) uint8, segment id = R + 256 G + 65536 B, 0 where unlabelled.
+        segments: with ``id``.
+        name: file name, for the error.
+
+    Raises:
+        DatasetError: the PNG has an id that ``segments`` do not list.
+    """
+    ids = png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+    known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
+    order = np.argsort(known)
+    position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
+    row = order[position]
+    wrong = known[row] != ids
+    if wrong.any():
+        raise DatasetError(
+            f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
+            "image do not list"
+        )
+    return row, known
+
+
+def decode_panoptic(
+    png: np.ndarray, segments: List[Dict], ignore_label: int = 255, name: str = "the panoptic PNG"
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Split a panoptic PNG into thing masks and a label map.
+
+    Args:
+        png: (H, W, 3) uint8, segment id = R + 256 G + 65536 B, 0 where unlabelled.
+        segments: ``segments_info`` with contiguous ``category_id``, ``isthing``, ``iscrowd``.
+        ignore_label: label of unlabelled and of crowd pixels.
+        name: file name, for the error.
+
+    Returns:
+        thing masks (T, H, W) bool of things that are no crowd and have a pixel; their contiguous
+        class (T,) int64; contiguous class of each pixel (H, W) int64.
+
+    Raises:
+        DatasetError: the PNG has an id that ``segments`` do not list.
+    """
+    rows, _ = segment_rows(png, segments, name)
+    return _split_rows(rows, segments, ignore_label)
+
+
+def _split_rows(
+    rows: np.ndarray, segments: List[Dict], ignore_label: int
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The result of :func:`decode_panoptic` from the rows of :func:`segment_rows`."""
+    category = _classes_of_rows(segments, ignore_label)
+    is_object = [bool(s["isthing"]) and not s.get("iscrowd", 0) for s in segments]
+    present = np.bincount(rows.ravel(), minlength=len(category)) > 0
+    things = np.flatnonzero(np.array([False, *is_object]) & present)
+    return rows == things[:, None, None], category[things], category[rows]
+
+
+def _classes_of_rows(segments: List[Dict], ignore_label: int) -> np.ndarray:
+    """(1 + segments,) int64: contiguous class of each row; unlabelled and crowd are ignored."""
+    classes = [ignore_label if s.get("iscrowd", 0) else s["category_id"] for s in segments]
+    return np.array([ignore_label, *classes], dtype=np.int64)
+
+
+def transformable(labels: np.ndarray) -> np.ndarray:
+    """(H, W) integers in a type that every transform of label maps takes.
+
+    Detectron2's own resize takes 8 bits or floating point only; float32 is exact up to 2^24.
+    """
+    if labels.size and (labels.min() < 0 or labels.max() > 255):
+        return labels.astype(np.float32)
+    return labels.astype(np.uint8)
+
+
+def _index(labels: np.ndarray) -> np.ndarray:
+    """Undo :func:`transformable` for use as an index."""
+    return labels if labels.dtype == np.uint8 else labels.astype(np.int64)
+
+
+def _instances(masks: np.ndarray, classes: np.ndarray, image_size: Tuple[int, int]) -> Instances:
+    """(T, H, W) bool masks and (T,) int64 classes as the model's training input."""
+    instances = Instances(image_size)
+    instances.gt_classes = torch.from_numpy(classes)
+    instances.gt_masks = BitMasks(torch.from_numpy(masks))
+    return instances
