@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from knet.kernel_head import group_features
+from knet.grouping import group_features
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])

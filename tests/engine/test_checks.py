@@ -196,6 +196,7 @@ def test_a_name_that_is_not_registered(tiny_config, split):
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("what", ["images", "pngs", "json_file"])
 def test_a_part_that_is_not_there(tiny_config, pottery, split, what):
+    tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = ()
     tiny_config.DATASETS[split] = (register(pottery),)
     check_datasets(tiny_config)
     path = getattr(pottery, what)
@@ -213,11 +214,8 @@ def test_the_built_in_set_is_written_where_it_is_missing(tmp_path, tiny_config):
     assert (tmp_path / "new" / "shapes" / "train").is_dir()
 
 
-@pytest.mark.parametrize("evaluator_type", ["lvis", None])
-def test_data_that_nobody_can_evaluate_is_found_before_training(
-    tiny_config, pottery, evaluator_type
-):
-    name = register(pottery, evaluator_type=evaluator_type)
+def test_data_that_nobody_can_evaluate_is_found_before_training(tiny_config, pottery):
+    name = register(pottery, evaluator_type="lvis")
     tiny_config.DATASETS.TRAIN = tiny_config.DATASETS.TEST = (name,)
     with pytest.raises(UsageError, match=r"'pottery' in DATASETS\.TEST"):
         prepare(tiny_config, num_gpus=0)
@@ -253,8 +251,9 @@ def test_a_batch_that_the_processes_cannot_share(tiny_config, workers, right):
             check_config(tiny_config, workers)
 
 
-def test_panoptic_evaluation_of_a_model_without_panoptic_results(tiny_config):
-    tiny_config.MODEL.KNET.TEST.PANOPTIC_ON = False
+def test_an_evaluation_without_any_result(tiny_config):
+    for kind in ("PANOPTIC", "INSTANCE", "SEMANTIC"):
+        tiny_config.MODEL.KNET.TEST[f"{kind}_ON"] = False
     with pytest.raises(UsageError, match=r"MODEL\.KNET\.TEST\.PANOPTIC_ON True"):
         check_datasets(tiny_config)
 
@@ -265,10 +264,16 @@ def test_panopticapi_that_is_not_installed(tiny_config, monkeypatch):
         check_datasets(tiny_config)
 
 
-def test_training_data_without_panoptic_pngs(tiny_config, shapes):
-    tiny_config.DATASETS.TRAIN = (shapes.train.replace("panoptic", "instance"),)
-    with pytest.raises(DatasetError, match="choose a panoptic data set"):
+def test_training_data_of_another_task(tiny_config, shapes):
+    tiny_config.DATASETS.TRAIN = (shapes.train.replace("panoptic", "semantic"),)
+    with pytest.raises(DatasetError, match="choose a panoptic or an instance data set"):
         load_training_dicts(tiny_config)
+
+
+def test_masks_are_not_to_be_switched_off(tiny_config):
+    tiny_config.MODEL.MASK_ON = False
+    with pytest.raises(UsageError, match=r"MODEL\.MASK_ON True"):
+        check_config(tiny_config)
 
 
 def test_an_instance_model_has_no_rank_loss(tiny_config):

@@ -3,7 +3,7 @@
 Importing this package registers the model, its parts and the built-in data sets with Detectron2.
 """
 
-from . import backbones, data
+from . import backbones, data, semantic
 from .config import add_knet_config
 from .criterion import Criterion
 from .inference import Postprocessor
@@ -12,6 +12,7 @@ from .kernel_update import KERNEL_UPDATE_HEAD_REGISTRY, KernelUpdateHead, Kernel
 from .matcher import Matcher
 from .meta_arch import KNet
 from .neck import NECK_REGISTRY, SemanticFPN
+from .semantic import KNetSemSegHead, SemanticKNet
 
 __all__ = [
     "KERNEL_HEAD_REGISTRY",
@@ -19,13 +20,16 @@ __all__ = [
     "NECK_REGISTRY",
     "Criterion",
     "KNet",
+    "KNetSemSegHead",
     "KernelHead",
     "KernelUpdateHead",
     "KernelUpdater",
     "Matcher",
     "Postprocessor",
     "SemanticFPN",
+    "SemanticKNet",
     "add_knet_config",
     "backbones",
     "data",
+    "semantic",
 ]

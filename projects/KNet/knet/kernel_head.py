@@ -11,10 +11,11 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import nn
 
+from .grouping import group_features
 from .neck import conv_block
 from .structures import StagePrediction
 
-__all__ = ["KERNEL_HEAD_REGISTRY", "KernelHead", "build_kernel_head", "group_features"]
+__all__ = ["KERNEL_HEAD_REGISTRY", "KernelHead", "build_kernel_head"]
 
 KERNEL_HEAD_REGISTRY = Registry("KNET_KERNEL_HEAD")
 KERNEL_HEAD_REGISTRY.__doc__ = """
@@ -29,27 +30,6 @@ def build_kernel_head(cfg, num_thing_classes: int, num_stuff_classes: int) -> nn
     """Build the kernel head that ``MODEL.KNET.KERNEL_HEAD.NAME`` names."""
     name = cfg.MODEL.KNET.KERNEL_HEAD.NAME
     return KERNEL_HEAD_REGISTRY.get(name)(cfg, num_thing_classes, num_stuff_classes)
-
-
-def group_features(
-    mask_logits: torch.Tensor, feature_map: torch.Tensor, threshold: float = 0.5
-) -> torch.Tensor:
-    """Sum the features under each kernel's hard mask (F^K, paper eq. 3).
-
-    No gradient flows through the mask. The sum over a large mask overflows half precision, so it
-    is computed, and must be used, in float32 whatever the inputs are.
-
-    Args:
-        mask_logits: (B, N, H, W).
-        feature_map: (B, C, H, W).
-        threshold: a pixel belongs to the mask where its probability is above it.
-
-    Returns:
-        (B, N, C), float32.
-    """
-    with torch.autocast(device_type=feature_map.device.type, enabled=False):
-        hard_mask = (mask_logits.detach().float().sigmoid() > threshold).float()
-        return torch.einsum("bnhw,bchw->bnc", hard_mask, feature_map.float())
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -79,7 +59,7 @@ class KernelHead(nn.Module):
             num_kernels: instance kernels (the paper's N), at most so many objects an image.
             channels: C.
             num_groups: groups of each GroupNorm.
-            mask_threshold: see :func:`group_features`.
+            mask_threshold: see :func:`knet.grouping.group_features`.
         """
         super().__init__()
         self.num_kernels = num_kernels

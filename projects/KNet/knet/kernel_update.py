@@ -4,7 +4,9 @@ Shape shorthand: B images, N kernels, C channels, K classes, H x W the feature m
 """
 
 import math
+from typing import Optional
 
+import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
 from detectron2.layers import Conv2d
@@ -12,7 +14,8 @@ from detectron2.utils.registry import Registry
 from torch import nn
 from torch.nn import functional as F
 
-from .kernel_head import PRIOR_PROBABILITY, group_features
+from .grouping import group_features
+from .kernel_head import PRIOR_PROBABILITY
 from .structures import StagePrediction
 
 __all__ = [
@@ -24,14 +27,20 @@ __all__ = [
 
 KERNEL_UPDATE_HEAD_REGISTRY = Registry("KNET_KERNEL_UPDATE_HEAD")
 KERNEL_UPDATE_HEAD_REGISTRY.__doc__ = """
-One stage of kernel update; called once per stage with ``(cfg, num_classes)``.
+One stage of kernel update; called once per stage with ``(cfg, num_classes)``, and for semantic
+models with the arguments of :class:`KernelUpdateHead` by which these differ.
 """
 
 
-def build_kernel_update_head(cfg, num_classes: int) -> nn.Module:
-    """Build one stage, of the kind that ``MODEL.KNET.KERNEL_UPDATE.NAME`` names."""
+def build_kernel_update_head(cfg, num_classes: Optional[int], **differences) -> nn.Module:
+    """Build one stage, of the kind that ``MODEL.KNET.KERNEL_UPDATE.NAME`` names.
+
+    Args:
+        num_classes: outputs of the class branch, None for none.
+        differences: arguments that replace what the config says.
+    """
     name = cfg.MODEL.KNET.KERNEL_UPDATE.NAME
-    return KERNEL_UPDATE_HEAD_REGISTRY.get(name)(cfg, num_classes)
+    return KERNEL_UPDATE_HEAD_REGISTRY.get(name)(cfg, num_classes, **differences)
 
 
 class KernelUpdater(nn.Module):
@@ -120,29 +129,34 @@ class KernelUpdateHead(nn.Module):
     def __init__(
         self,
         *,
-        num_classes: int,
+        num_classes: Optional[int],
         channels: int = 256,
+        update_channels: Optional[int] = None,
         num_heads: int = 8,
         feedforward_channels: int = 2048,
         dropout: float = 0.0,
         num_class_layers: int = 1,
         num_mask_layers: int = 1,
-        mask_threshold: float = 0.5,
+        mask_threshold: Optional[float] = 0.5,
+        xavier_init: bool = True,
     ):
         """
         Args:
-            num_classes: K, the outputs of the class branch (sigmoid scores).
+            num_classes: K, the outputs of the class branch (sigmoid scores); None: no class
+                branch, kernel n is that of class n.
             channels: C.
+            update_channels: of the :class:`KernelUpdater`, a divisor of C; C if None.
             num_heads: attention heads of the kernel interaction.
             feedforward_channels: width of the feed-forward layer.
             dropout: of attention and feed-forward.
             num_class_layers, num_mask_layers: blocks before the last linear of each branch.
-            mask_threshold: see :func:`knet.kernel_head.group_features`.
+            mask_threshold: see :func:`knet.grouping.group_features`.
+            xavier_init: start as the published detection models did, else as the semantic ones.
         """
         super().__init__()
         self.mask_threshold = mask_threshold
         self.feature_transform = Conv2d(channels, channels, 1)
-        self.updater = KernelUpdater(channels)
+        self.updater = KernelUpdater(update_channels or channels)
         self.attention = nn.MultiheadAttention(channels, num_heads, dropout, batch_first=True)
         self.attention_norm = nn.LayerNorm(channels)
         self.feedforward = nn.Sequential(
@@ -153,11 +167,19 @@ class KernelUpdateHead(nn.Module):
             nn.Dropout(dropout),
         )
         self.feedforward_norm = nn.LayerNorm(channels)
-        self.class_layers = _linear_blocks(channels, num_class_layers)
-        self.class_proj = nn.Linear(channels, num_classes)
+        self.class_proj = None
+        if num_classes is not None:
+            self.class_layers = _linear_blocks(channels, num_class_layers)
+            self.class_proj = nn.Linear(channels, num_classes)
         self.mask_layers = _linear_blocks(channels, num_mask_layers)
         self.mask_proj = nn.Linear(channels, channels)
-        self._init_weights()
+        if xavier_init:
+            self._init_xavier()
+        else:  # linear and attention layers stay as PyTorch starts them
+            weight_init.c2_msra_fill(self.feature_transform)
+        if self.class_proj is not None:
+            bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
+            nn.init.constant_(self.class_proj.bias, bias)
 
     @classmethod
     def from_config(cls, cfg, num_classes):
@@ -174,13 +196,11 @@ class KernelUpdateHead(nn.Module):
             "mask_threshold": knet.MASK_THRESHOLD,
         }
 
-    def _init_weights(self):
+    def _init_xavier(self):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         nn.init.zeros_(self.feature_transform.bias)
-        bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-        nn.init.constant_(self.class_proj.bias, bias)
 
     def forward(
         self,
@@ -195,7 +215,7 @@ class KernelUpdateHead(nn.Module):
             mask_logits: (B, N, H', W'), M_{s-1}; resized to H x W if it has another size.
 
         Returns:
-            K_s, M_s at H x W and the class logits.
+            K_s, M_s at H x W and, with a class branch, the class logits.
         """
         stage_map = self.feature_transform(feature_map)
         if mask_logits.shape[-2:] != stage_map.shape[-2:]:
@@ -215,5 +235,7 @@ class KernelUpdateHead(nn.Module):
         return StagePrediction(
             kernels=kernels,
             mask_logits=torch.einsum("bnc,bchw->bnhw", mask_kernels, stage_map),
-            class_logits=self.class_proj(self.class_layers(kernels)),
+            class_logits=(
+                None if self.class_proj is None else self.class_proj(self.class_layers(kernels))
+            ),
         )

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .criterion import Criterion
 from .data.class_layout import ClassLayout, resolve_class_layout
-from .errors import DatasetError
+from .images import normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
@@ -168,15 +168,6 @@ class KNet(nn.Module):
 
     def preprocess_image(self, batched_inputs: List[Dict]) -> ImageList:
         """Normalise, move to the device and pad to one size (zeros, after normalisation)."""
-        images = []
-        for x in batched_inputs:
-            image = x["image"]
-            # checked before the move to the device, so that no device has to be waited for
-            if image.is_floating_point() and not torch.isfinite(image).all():
-                raise DatasetError(
-                    f"the image {x.get('file_name', '(no file_name)')} has NaN or infinite pixels "
-                    "in 'image': mend the file or the mapper that made it"
-                )
-            images.append((image.to(self.device) - self.pixel_mean) / self.pixel_std)
+        images = normalize_images(batched_inputs, self.pixel_mean, self.pixel_std)
         divisor = max(self.backbone.size_divisibility, self.neck.size_divisibility)
         return ImageList.from_tensors(images, divisor)

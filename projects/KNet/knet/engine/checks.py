@@ -4,7 +4,7 @@ from functools import reduce
 from typing import Dict
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import Registry
 
@@ -21,10 +21,19 @@ __all__ = ["check_config", "check_datasets"]
 REGISTRIES: Dict[str, Registry] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+}
+KNET_REGISTRIES: Dict[str, Registry] = {
     "MODEL.KNET.NECK.NAME": NECK_REGISTRY,
     "MODEL.KNET.KERNEL_HEAD.NAME": KERNEL_HEAD_REGISTRY,
     "MODEL.KNET.KERNEL_UPDATE.NAME": KERNEL_UPDATE_HEAD_REGISTRY,
 }
+SEMANTIC_REGISTRIES: Dict[str, Registry] = {
+    "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
+    "MODEL.KNET.SEMANTIC.BASE_HEAD": SEM_SEG_HEADS_REGISTRY,
+    "MODEL.KNET.KERNEL_UPDATE.NAME": KERNEL_UPDATE_HEAD_REGISTRY,
+}
+# base heads that normalise a map of one pixel, which a batch of one image cannot do
+GLOBAL_POOLING = ("SemSegPSPHead", "SemSegASPPHead", "SemSegUPerHead")
 
 
 def check_config(cfg, num_workers: int = 1) -> None:
@@ -37,16 +46,31 @@ def check_config(cfg, num_workers: int = 1) -> None:
     Raises:
         UsageError: names the key and what to set it to.
     """
-    knet = cfg.MODEL.KNET
-    if knet.NUM_STAGES < 1:
-        raise UsageError(f"MODEL.KNET.NUM_STAGES is {knet.NUM_STAGES}: at least 1 stage is needed")
-    if knet.NUM_KERNELS < 1:
-        raise UsageError(f"MODEL.KNET.NUM_KERNELS is {knet.NUM_KERNELS}: at least 1 is needed")
-    for key, registry in REGISTRIES.items():
+    _check_registries(cfg, REGISTRIES)
+    if cfg.MODEL.META_ARCHITECTURE == "KNet":
+        _check_knet(cfg)
+    elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
+        _check_semantic(cfg, num_workers)
+    _check_solver(cfg, num_workers)
+
+
+def _check_registries(cfg, registries: Dict[str, Registry]) -> None:
+    for key, registry in registries.items():
         name = reduce(getattr, key.split("."), cfg)
         if name not in registry:
             known = sorted(name for name, _ in registry)
             raise UsageError(f"{key} is '{name}', known are {', '.join(known)}")
+
+
+def _check_knet(cfg) -> None:
+    knet = cfg.MODEL.KNET
+    if not cfg.MODEL.MASK_ON:
+        raise UsageError("K-Net learns from masks: set MODEL.MASK_ON True")
+    if knet.NUM_STAGES < 1:
+        raise UsageError(f"MODEL.KNET.NUM_STAGES is {knet.NUM_STAGES}: at least 1 stage is needed")
+    if knet.NUM_KERNELS < 1:
+        raise UsageError(f"MODEL.KNET.NUM_KERNELS is {knet.NUM_KERNELS}: at least 1 is needed")
+    _check_registries(cfg, KNET_REGISTRIES)
     if not knet.NECK.IN_FEATURES:
         raise UsageError("MODEL.KNET.NECK.IN_FEATURES is empty: name the backbone's features")
     for key, divisor in (
@@ -63,6 +87,29 @@ def check_config(cfg, num_workers: int = 1) -> None:
             f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "
             f"{knet.NECK.STRIDE}"
         )
+
+
+def _check_semantic(cfg, num_workers: int) -> None:
+    head, semantic = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.KNET.SEMANTIC
+    _check_registries(cfg, SEMANTIC_REGISTRIES)
+    if head.NAME != "KNetSemSegHead":
+        raise UsageError(
+            f"MODEL.SEM_SEG_HEAD.NAME is '{head.NAME}': with MODEL.META_ARCHITECTURE SemanticKNet "
+            "it is KNetSemSegHead, and MODEL.KNET.SEMANTIC.BASE_HEAD names the head underneath"
+        )
+    if cfg.MODEL.KNET.NUM_STAGES < 0:
+        raise UsageError(
+            f"MODEL.KNET.NUM_STAGES is {cfg.MODEL.KNET.NUM_STAGES}: 0 (the base head alone) or more"
+        )
+    one_image = (1 if head.NORM == "SyncBN" else num_workers) >= cfg.SOLVER.IMS_PER_BATCH
+    if one_image and semantic.BASE_HEAD in GLOBAL_POOLING and head.NORM in ("BN", "SyncBN"):
+        raise UsageError(
+            f"{semantic.BASE_HEAD} cannot learn BatchNorm from one image at a time: set "
+            f"SOLVER.IMS_PER_BATCH to {2 * num_workers} or more, or MODEL.SEM_SEG_HEAD.NORM to GN"
+        )
+
+
+def _check_solver(cfg, num_workers: int) -> None:
     for key in ("IMS_PER_BATCH", "MAX_ITER"):
         if cfg.SOLVER[key] < 1:
             raise UsageError(f"SOLVER.{key} is {cfg.SOLVER[key]}: at least 1 is needed")
@@ -96,12 +143,16 @@ def check_datasets(cfg) -> None:
         load_dicts(name)  # finds what is wrong in it now and not after training
 
 
+# in metadata; a panoptic data set can do without its instances json
+_FILES = ("panoptic_json", "panoptic_root", "sem_seg_root", "image_root")
+
+
 def _check_files(name: str, key: str) -> None:
     metadata = MetadataCatalog.get(name)
     prepare = metadata.get("prepare")
     if prepare is not None:  # a data set that the project writes itself
         prepare()
-    for what in ("panoptic_json", "panoptic_root", "image_root"):
+    for what in _FILES:
         path = metadata.get(what)
         if path is not None and not PathManager.exists(path):
             raise DatasetError(

@@ -14,7 +14,7 @@ from torch.multiprocessing import ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
-from ..data.class_layout import resolve_class_layout
+from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
@@ -65,7 +65,10 @@ def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
     num_processes = select_device(cfg, num_gpus, num_machines)
     check_config(cfg, num_processes * num_machines)
     check_datasets(cfg)
-    resolve_class_layout(cfg)
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
+        resolve_semantic_classes(cfg)
+    elif cfg.MODEL.META_ARCHITECTURE == "KNet":
+        resolve_class_layout(cfg)
     return num_processes
 
 

@@ -1,9 +1,10 @@
 """AdamW as K-Net was trained with: a backbone factor, and the gradient clipped as a whole."""
 
-from typing import Type
+from fnmatch import fnmatchcase
+from typing import Dict, List, Sequence, Type
 
 import torch
-from detectron2.solver.build import get_default_optimizer_params
+from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch import nn
 
 from ..errors import UsageError
@@ -16,7 +17,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
 
     Backbone parameters, without the feature pyramid, learn at ``SOLVER.BACKBONE_MULTIPLIER`` of
     the rate. With ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` "full_model" the norm of all gradients
-    together is clipped at ``CLIP_VALUE`` before each step.
+    together is clipped at ``CLIP_VALUE`` before each step. Parameters whose name fits a pattern of
+    ``SOLVER.NO_DECAY`` have no weight decay.
     """
     prefix = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     params = get_default_optimizer_params(
@@ -30,6 +32,7 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
             cfg.SOLVER.BACKBONE_MULTIPLIER if name.startswith(prefix) else 1.0
         ),
     )
+    params = _without_decay(params, model, cfg.SOLVER.NO_DECAY)
     name = cfg.SOLVER.OPTIMIZER.upper()
     if name == "ADAMW":
         cls, kwargs = torch.optim.AdamW, {}
@@ -40,6 +43,19 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
     cls = _with_clipping(cfg, cls)
     return cls(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **kwargs)
+
+
+def _without_decay(groups: List[Dict], model: nn.Module, patterns: Sequence[str]) -> List[Dict]:
+    """Parameter groups, those of the named parameters with a weight decay of 0."""
+    if not patterns:
+        return groups
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    single = [{**group, "params": [parameter]} for group in groups for parameter in group["params"]]
+    for group in single:
+        name = names[group["params"][0]]
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            group["weight_decay"] = 0.0
+    return reduce_param_groups(single)
 
 
 def _with_clipping(cfg, optimizer: Type[torch.optim.Optimizer]) -> Type[torch.optim.Optimizer]:
