@@ -1,12 +1,14 @@
 """A small Cityscapes, with the files of its download and those that its scripts make."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import cityscapes_panoptic
+import pytest
+from detectron2.data.datasets import builtin, cityscapes_panoptic
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from panopticapi.utils import id2rgb
 from PIL import Image
@@ -59,6 +61,9 @@ def write_split(root: Path, split: str, images: Dict[str, np.ndarray]) -> None:
         ):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
+        size = {"imgHeight": ids.shape[0], "imgWidth": ids.shape[1]}
+        polygons = gt / split / city / f"{name}_gtFine_polygons.json"
+        polygons.write_text(json.dumps({**size, "objects": []}))  # none: the PNGs are read
         entries.append(
             {
                 "id": name,
@@ -100,21 +105,92 @@ def segments(ids: np.ndarray) -> List[Dict]:
     return found
 
 
-def register(root: Path, monkeypatch) -> Tuple[str, str]:
+@contextlib.contextmanager
+def installed_scripts(folder: Path) -> Iterator[None]:
+    """Write a package ``cityscapesscripts`` into a folder, and have modules imported from there.
+
+    What was imported is forgotten afterwards.
+    """
+    _write_scripts(folder)
+    known = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield
+    for name in set(sys.modules) - known:
+        if name.split(".")[0] in ("cityscapesscripts", "deeplearning", "new_d2"):
+            del sys.modules[name]
+
+
+def _write_scripts(folder: Path) -> None:
+    """What Detectron2 uses of the package.
+
+    Its figures are the shares of ground truth files for which there is a prediction.
+    """
+    package = folder / "cityscapesscripts"
+    rows = [
+        (c["name"], c["id"], c["trainId"], bool(c["isthing"]), False) for c in CITYSCAPES_CATEGORIES
+    ]
+    rows.append(("static", STATIC, 255, False, True))
+    labels = f"""
+from collections import namedtuple
+
+Label = namedtuple("Label", "name id trainId hasInstances ignoreInEval")
+labels = [Label(*row) for row in {rows!r}]
+name2label = {{label.name: label for label in labels}}
+id2label = {{label.id: label for label in labels}}
+trainId2label = {{label.trainId: label for label in labels}}
+"""
+    evaluation = """
+import glob
+import os
+
+
+class args:
+    groundTruthSearch = "nowhere"
+
+
+def getPrediction(*arguments):
+    truth = [a for a in arguments if isinstance(a, str)][0]
+    name = os.path.basename(truth).split("_gtFine")[0]
+    return glob.glob(os.path.join(args.predictionPath, name + "*_pred.*"))
+
+
+def evaluateImgLists(predictions, truths, args):
+    share = sum(len(p) == 1 for p in predictions) / len(truths)
+    scores = dict.fromkeys(("Classes", "InstClasses", "Categories", "InstCategories"), share)
+    averages = {"allAp": share, "allAp50%": share}
+    return {"averages": averages, **{f"averageScore{k}": v for k, v in scores.items()}}
+"""
+    for name, text in (
+        ("__init__", ""),
+        ("helpers/__init__", ""),
+        ("helpers/labels", labels),
+        ("evaluation/__init__", ""),
+        ("evaluation/evalInstanceLevelSemanticLabeling", evaluation),
+        ("evaluation/evalPixelLevelSemanticLabeling", evaluation),
+    ):
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def register(root: Path, monkeypatch) -> None:
     """Let Detectron2 and the project register the tree as they do with the real one.
 
-    Returns:
-        the names of the training and the validation set.
+    The names are those of :func:`tiny`.
     """
-    splits = cityscapes_panoptic._RAW_CITYSCAPES_PANOPTIC_SPLITS
-    monkeypatch.setattr(
-        cityscapes_panoptic,
-        "_RAW_CITYSCAPES_PANOPTIC_SPLITS",
-        {name.replace("fine", "fine_tiny"): paths for name, paths in splits.items()},
-    )
+    panoptic = cityscapes_panoptic._RAW_CITYSCAPES_PANOPTIC_SPLITS
+    raw = builtin._RAW_CITYSCAPES_SPLITS
+    for module, key, splits in (
+        (cityscapes_panoptic, "_RAW_CITYSCAPES_PANOPTIC_SPLITS", panoptic),
+        (builtin, "_RAW_CITYSCAPES_SPLITS", raw),
+    ):
+        monkeypatch.setattr(module, key, {tiny(name): v for name, v in splits.items()})
     cityscapes_panoptic.register_all_cityscapes_panoptic(str(root))
+    builtin.register_all_cityscapes(str(root))
     adapt_cityscapes()
-    names = tuple(name.replace("fine", "fine_tiny") for name in splits)
-    assert set(names) <= set(DatasetCatalog.list()), "as they were"
-    assert all(MetadataCatalog.get(name).panoptic_json for name in names)
-    return names
+
+
+def tiny(name: str) -> str:
+    """The name that a data set of the small tree has."""
+    return name.replace("cityscapes_fine_", "cityscapes_fine_tiny_")

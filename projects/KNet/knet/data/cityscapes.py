@@ -36,9 +36,9 @@ def adapt_cityscapes() -> None:
     What the dicts of the panoptic ones lack is added: ``isthing`` and the image's size. Calling
     it again is harmless.
     """
-    for name in DatasetCatalog.list():
+    for name in [n for n in DatasetCatalog.list() if n.startswith("cityscapes_fine_")]:
         metadata = MetadataCatalog.get(name)
-        if name.startswith("cityscapes_fine_") and metadata.get("prepare") is None:
+        if metadata.get("prepare") is None:
             metadata.set(prepare=functools.partial(check_cityscapes, name))
             load = DatasetCatalog[name]
             DatasetCatalog.remove(name)

@@ -136,7 +136,10 @@ def read_ground_truth(
             annotation is not as it should be.
     """
     name = dataset_dict["file_name"]
-    if "pan_seg_file_name" in dataset_dict:
+    if not mask_on and "sem_seg_file_name" in dataset_dict:  # made for it, where there is a PNG too
+        labels = _read_label_map(dataset_dict)
+        label_name = dataset_dict["sem_seg_file_name"]
+    elif "pan_seg_file_name" in dataset_dict:
         rows, segments = read_panoptic_rows(dataset_dict), dataset_dict["segments_info"]
         if mask_on:
             return PanopticTruth(rows, segments, ignore_label)
@@ -149,9 +152,6 @@ def read_ground_truth(
                 "choose a panoptic or an instance data set in DATASETS.TRAIN"
             )
         return _read_instances(dataset_dict, ignore_label)
-    elif "sem_seg_file_name" in dataset_dict:
-        labels = _read_label_map(dataset_dict)
-        label_name = dataset_dict["sem_seg_file_name"]
     else:
         raise DatasetError(
             f"{name} has no label map to learn from (neither sem_seg_file_name nor "
