@@ -1,11 +1,28 @@
-"""Which weights may be left out when a model is loaded."""
+"""Loading weights: of whatever origin, which may be left out, and what is told."""
+
+import logging
+import os
+import pickle
 
 import pytest
 import torch
 
+from knet.checkpoint import to_official
 from knet.engine.checkpointer import KNetCheckpointer
 from knet.errors import UsageError
+from tests.checkpoint import key_lists, models
+from tests.checkpoint.models import FCN, PANOPTIC, PANOPTIC_SWIN, UPERNET_SWIN
 from tests.tiny_model import tiny_model
+
+CLASS_DEPENDENT = {
+    "kernel_head.semantic_kernels.weight",
+    "kernel_head.semantic_kernels.bias",
+    *(
+        f"kernel_update_heads.{i}.class_proj.{part}"
+        for i in range(3)
+        for part in ("weight", "bias")
+    ),
+}
 
 
 def saved(tmp_path, state):
@@ -14,12 +31,29 @@ def saved(tmp_path, state):
     return str(path)
 
 
-def test_starting_from_part_of_the_weights_is_allowed(tmp_path):
+def load(model, path, *, complete=False, skip_classes=False):
+    checkpointer = KNetCheckpointer(model)
+    checkpointer.complete, checkpointer.skip_classes = complete, skip_classes
+    return checkpointer.resume_or_load(path, resume=False)
+
+
+@pytest.fixture
+def log(caplog):
+    """What is logged, from warnings on in one list."""
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def warnings(log) -> str:
+    return "\n".join(r.getMessage() for r in log.records if r.levelno >= logging.WARNING)
+
+
+def test_starting_from_part_of_the_weights_is_allowed(tmp_path, log):
     model = tiny_model()
     state = model.state_dict()
     left_out = next(iter(state))
-    path = saved(tmp_path, {k: v for k, v in state.items() if k != left_out})
-    KNetCheckpointer(model).resume_or_load(path, resume=False)
+    load(model, saved(tmp_path, {k: v for k, v in state.items() if k != left_out}))
+    assert left_out.split(".")[0] in warnings(log)
 
 
 def test_complete_weights_are_demanded_for_evaluation(tmp_path):
@@ -27,10 +61,8 @@ def test_complete_weights_are_demanded_for_evaluation(tmp_path):
     state = model.state_dict()
     left_out = next(iter(state))
     path = saved(tmp_path, {k: v for k, v in state.items() if k != left_out})
-    checkpointer = KNetCheckpointer(model)
-    checkpointer.complete = True
     with pytest.raises(UsageError) as error:
-        checkpointer.resume_or_load(path, resume=False)
+        load(model, path, complete=True)
     assert left_out in str(error.value) and path in str(error.value)
     assert "MODEL.WEIGHTS" in str(error.value)
 
@@ -40,3 +72,210 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     path.write_text("not weights")
     with pytest.raises(UsageError, match=r"weights\.pth.*MODEL\.WEIGHTS"):
         KNetCheckpointer(tiny_model()).load(str(path))
+
+
+def test_a_file_of_something_else(tmp_path):
+    with pytest.raises(UsageError, match="holds no weight that this model has"):
+        load(tiny_model(), saved(tmp_path, {"layer.weight": torch.ones(2)}))
+
+
+def test_after_an_error_another_file_can_be_loaded(tmp_path):
+    model = tiny_model(seed=0)
+    checkpointer = KNetCheckpointer(model)
+    with pytest.raises(UsageError):
+        checkpointer.load(str(tmp_path / "absent.pth"))
+    checkpointer.load(saved(tmp_path, tiny_model(seed=1).state_dict()))
+    models.assert_same(model, tiny_model(seed=1))
+
+
+# ---------------------------------------------------------------------------- official weights
+
+
+@pytest.mark.parametrize("config", [PANOPTIC, PANOPTIC_SWIN, FCN, UPERNET_SWIN])
+def test_official_weights_are_taken_as_they_are(config, tmp_path, log):
+    theirs, ours = models.build(config, seed=0), models.build(config, seed=1)
+    path = models.save_official(tmp_path / "official.pth", theirs.state_dict())
+    load(ours, path, complete=True)
+    models.assert_same(ours, theirs)
+    assert "official.pth is an official model" in log.text and "0 are left over" in log.text
+    assert not warnings(log)
+
+
+def test_an_official_baseline_is_a_model_without_updates(tmp_path, log):
+    theirs = models.build(FCN, MODEL__KNET__NUM_STAGES=0)
+    path = models.save_official(tmp_path / "official.pth", theirs.state_dict())
+    assert "decode_head.convs.0.conv.weight" in torch.load(path, weights_only=False)["state_dict"]
+    ours = models.build(FCN, seed=1, MODEL__KNET__NUM_STAGES=0)
+    load(ours, path, complete=True)
+    models.assert_same(ours, theirs)
+
+
+def test_nothing_but_the_weights_of_an_official_file_is_taken(tmp_path):
+    model = models.build(PANOPTIC)
+    path = models.save_official(tmp_path / "official.pth", model.state_dict())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    extra = KNetCheckpointer(model, optimizer=optimizer).load(path)
+    assert optimizer.param_groups[0]["lr"] == 0.5
+    assert "meta" not in extra and "optimizer" not in extra
+
+
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        (
+            "det__knet__knet_s3_r101_fpn_ms-3x_coco-panoptic",
+            "backbone ResNet-101 and not.*use --config-file configs/coco/panoptic/knet_r101_ms3x",
+        ),
+        (
+            "seg__knet__knet_s3_upernet_swin-t_80k_adamw_ade20k",
+            "configs/ade20k/knet_upernet_swin_t",
+        ),
+    ],
+)
+def test_official_weights_of_another_model(name, told, tmp_path):
+    path = models.save(tmp_path / "official.pth", key_lists.official(name, values=True))
+    with pytest.raises(UsageError, match=rf"official\.pth.*{told}.*MODEL\.WEIGHTS"):
+        load(models.build(PANOPTIC), path)
+
+
+def of_other_classes(tmp_path, form: str):
+    """A file of 3 + 2 classes, the model it comes from, and a model of 4 + 3."""
+    theirs = models.build(PANOPTIC)
+    if form == "official":
+        path = models.save_official(tmp_path / "weights.pth", theirs.state_dict())
+    else:
+        path = saved(tmp_path, theirs.state_dict())
+    counts = {"MODEL__KNET__NUM_THING_CLASSES": 4, "MODEL__KNET__NUM_STUFF_CLASSES": 3}
+    return path, theirs, models.build(PANOPTIC, seed=1, **counts)
+
+
+@pytest.mark.parametrize("form", ["official", "ours"])
+def test_weights_of_other_classes(form, tmp_path):
+    path, _, ours = of_other_classes(tmp_path, form)
+    with pytest.raises(UsageError, match=r"5 classes.*7 \(.*MODEL\.KNET\.WEIGHTS_SKIP_CLASSES"):
+        load(ours, path)
+
+
+@pytest.mark.parametrize("form", ["official", "ours"])
+def test_what_depends_on_the_classes_is_left_out_on_demand(form, tmp_path, log):
+    path, theirs, ours = of_other_classes(tmp_path, form)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    load(ours, path, skip_classes=True)
+    for name, tensor in ours.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            expected = before if name in CLASS_DEPENDENT else theirs.state_dict()
+            assert torch.equal(tensor, expected[name]), name
+    assert all(name in warnings(log) for name in CLASS_DEPENDENT)
+
+
+def test_the_classes_of_a_semantic_model_are_left_out_on_demand(tmp_path, log):
+    path = models.save_official(tmp_path / "weights.pth", models.build(FCN).state_dict())
+    ours = models.build(FCN, MODEL__SEM_SEG_HEAD__NUM_CLASSES=6)
+    with pytest.raises(UsageError, match="5 classes"):
+        load(ours, path)
+    load(ours, path, skip_classes=True)
+    for head in ("base_head", "auxiliary_head"):
+        assert f"sem_seg_head.{head}.predictor.1.weight" in warnings(log)
+
+
+def test_weights_that_lack_classes_do_not_do_for_evaluation(tmp_path):
+    path, _, ours = of_other_classes(tmp_path, "official")
+    with pytest.raises(UsageError, match="is missing or of another shape"):
+        load(ours, path, skip_classes=True, complete=True)
+
+
+# ---------------------------------------------------------------------------- pretrained backbones
+
+
+def torchvision_names(model) -> dict:
+    """A detection model's ResNet under the names of torchvision, with a classifier."""
+    state, _ = to_official(model.state_dict())
+    prefix = "backbone."
+    file = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return {**file, "fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torchvision_weights(wrapped, tmp_path, log):
+    theirs, ours = models.build(PANOPTIC), models.build(PANOPTIC, seed=1)
+    rest = [n for n in ours.state_dict() if not n.startswith("backbone.bottom_up.")]
+    file = torchvision_names(theirs)
+    path = tmp_path / "resnet50.pth"
+    torch.save({"state_dict": file, "epoch": 90} if wrapped else file, path)
+    load(ours, str(path))
+    models.assert_same(ours, theirs, but=rest)
+    assert "a backbone (ResNet, torchvision's names)" in log.text
+    assert "2 are left over" in log.text and "fc" in warnings(log)
+
+
+def test_original_swin_weights(tmp_path, log):
+    theirs, ours = models.build(PANOPTIC_SWIN), models.build(PANOPTIC_SWIN, seed=1)
+    file = models.backbone_of(theirs, "backbone.bottom_up.")
+    file = {k: v for k, v in file.items() if not k.startswith("norm")}
+    path = saved(
+        tmp_path, {**file, "norm.weight": torch.ones(64), "head.weight": torch.ones(2, 64)}
+    )
+    load(ours, path)
+    state = ours.state_dict()
+    for name, tensor in file.items():
+        assert torch.equal(state[f"backbone.bottom_up.{name}"], tensor), name
+    assert "a backbone (under the model's names)" in log.text
+
+
+@pytest.mark.parametrize("tensors", ["arrays", "tensors"])
+def test_detectron2s_converted_backbones(tensors, tmp_path):
+    """As its R-50.pkl, or as projects convert Swin: names are found by Detectron2's heuristics."""
+    theirs, ours = models.build(PANOPTIC), models.build(PANOPTIC, seed=1)
+    rest = [n for n in ours.state_dict() if not n.startswith("backbone.bottom_up.")]
+    file = models.backbone_of(theirs, "backbone.bottom_up.")
+    if tensors == "arrays":
+        file = {name: tensor.numpy() for name, tensor in file.items()}
+    path = tmp_path / "R-50.pkl"
+    content = {"model": file, "__author__": "torchvision", "matching_heuristics": True}
+    path.write_bytes(pickle.dumps(content))
+    load(ours, str(path))
+    models.assert_same(ours, theirs, but=rest)
+
+
+def test_caffe2_weights(tmp_path):
+    model = models.build(PANOPTIC)
+    weight = torch.rand(8, 3, 7, 7)
+    path = tmp_path / "R-50.pkl"
+    path.write_bytes(pickle.dumps({"conv1_w": weight.numpy(), "conv1_w_momentum": weight.numpy()}))
+    load(model, str(path))
+    # Caffe2's are BGR, which Detectron2 leaves as it is
+    assert torch.equal(model.state_dict()["backbone.bottom_up.stem.conv1.weight"], weight)
+
+
+def test_heuristics_can_be_asked_for_in_the_path(tmp_path):
+    theirs, ours = models.build(PANOPTIC), models.build(PANOPTIC, seed=1)
+    path = tmp_path / "weights.pth"
+    torch.save(models.backbone_of(theirs, "backbone.bottom_up."), path)
+    load(ours, f"{path}?matching_heuristics=True")
+    name = "backbone.bottom_up.res2.0.conv1.weight"
+    assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
+    with pytest.raises(UsageError, match="asks for other"):
+        load(ours, f"{path}?other=1")
+
+
+# ---------------------------------------------------------------------------------- hostile files
+
+
+class Shell:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
+def test_a_file_that_wants_to_run_something_is_refused(name, tmp_path):
+    path, mark = tmp_path / name, tmp_path / "mark"
+    content = {"model": tiny_model().state_dict(), "hidden": Shell(f"touch {mark}")}
+    path.write_bytes(pickle.dumps(content))
+    if name.endswith("pth"):
+        torch.save(content, path)
+    with pytest.raises(UsageError, match=rf"{name}.*system.*MODEL\.WEIGHTS"):
+        load(tiny_model(), str(path))
+    assert not mark.exists()

@@ -11,6 +11,7 @@ from .kernel_head import KERNEL_HEAD_REGISTRY, KernelHead
 from .kernel_update import KERNEL_UPDATE_HEAD_REGISTRY, KernelUpdateHead, KernelUpdater
 from .matcher import Matcher
 from .meta_arch import KNet
+from .model_zoo import get_config, load_model
 from .neck import NECK_REGISTRY, SemanticFPN
 from .semantic import KNetSemSegHead, SemanticKNet
 
@@ -31,5 +32,7 @@ __all__ = [
     "add_knet_config",
     "backbones",
     "data",
+    "get_config",
+    "load_model",
     "semantic",
 ]

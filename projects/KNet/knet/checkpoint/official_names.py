@@ -1,122 +1,90 @@
-"""The official K-Net parameter names (detection models) and ours, one to the other.
+"""The official K-Net parameters and ours, one to the other.
 
-Tensors need no change of shape or order: both sides keep classes things-first.
+All tensors keep their values; only the input channels of Swin's patch merging change their order.
+Both sides keep classes things-first. MMSegmentation's K-Net has the names of the authors' semantic
+models.
 """
 
-import re
-from typing import Dict, List, Tuple
+from typing import Dict, Iterable, List, Tuple
 
 import torch
 
-__all__ = ["from_official", "to_official"]
+from .backbone_names import (
+    PYRAMID,
+    SWIN,
+    backbone_table,
+    from_unfold_order,
+    swap_patch_merging,
+    to_unfold_order,
+)
+from .head_names import DETECTION_HEADS, base_head_table, update_table
+from .renaming import Table, prefixed, rename, reversed_table
 
-# Pairs of templates: {p} stands for the last part of a name, other fields for numbers; both sides
-# have the same.
-_BLOCK = [
-    ("conv2.conv_offset.{p}", "conv2_offset.{p}"),
-    ("conv{n}.{p}", "conv{n}.{p}"),
-    ("bn{n}.{p}", "conv{n}.norm.{p}"),
-    ("downsample.0.{p}", "shortcut.{p}"),
-    ("downsample.1.{p}", "shortcut.norm.{p}"),
-]
-_BACKBONE = [
-    ("backbone.conv1.{p}", "backbone.bottom_up.stem.conv1.{p}"),
-    ("backbone.bn1.{p}", "backbone.bottom_up.stem.conv1.norm.{p}"),
-    *(
-        (f"backbone.layer{i}.{{b}}.{theirs}", f"backbone.bottom_up.res{i + 1}.{{b}}.{ours}")
-        for i in range(1, 5)
-        for theirs, ours in _BLOCK
-    ),
-]
-_PYRAMID = [
-    (f"neck.{theirs}.{i}.conv.{{p}}", f"backbone.{ours}{i + 2}.{{p}}")
-    for i in range(4)
-    for theirs, ours in (("lateral_convs", "fpn_lateral"), ("fpn_convs", "fpn_output"))
-]
+__all__ = ["from_official", "is_semantic", "to_official"]
 
-
-def _conv_block(theirs: str, ours: str) -> List[Tuple[str, str]]:
-    """A convolution with GroupNorm."""
-    return [(f"{theirs}.conv.{{p}}", f"{ours}.{{p}}"), (f"{theirs}.gn.{{p}}", f"{ours}.norm.{{p}}")]
-
-
-_FPN = "rpn_head.localization_fpn"
-_NECK = [
-    *_conv_block(f"{_FPN}.convs_all_levels.{{l}}.conv{{n}}", "neck.levels.{l}.conv{n}"),
-    *_conv_block(f"{_FPN}.conv_pred", "neck.instance_conv"),
-    *_conv_block(f"{_FPN}.aux_convs.0", "neck.semantic_conv"),
-]
-_KERNEL_HEAD = [
-    *_conv_block("rpn_head.loc_convs.0", "kernel_head.instance_conv"),
-    *_conv_block("rpn_head.seg_convs.0", "kernel_head.semantic_conv"),
-    ("rpn_head.init_kernels.{p}", "kernel_head.instance_kernels.{p}"),
-    ("rpn_head.conv_seg.{p}", "kernel_head.semantic_kernels.{p}"),
-]
-_STAGE = [
-    (f"roi_head.mask_head.{{s}}.{theirs}.{{p}}", f"kernel_update_heads.{{s}}.{ours}.{{p}}")
-    for theirs, ours in [
-        ("feat_transform.conv", "feature_transform"),
-        ("kernel_update_conv.dynamic_layer", "updater.feature_proj"),
-        ("kernel_update_conv.input_layer", "updater.kernel_proj"),
-        ("kernel_update_conv.gate_norm", "updater.gate_norm"),
-        ("kernel_update_conv.input_gate", "updater.kernel_gate"),
-        ("kernel_update_conv.input_norm_in", "updater.kernel_gate_norm"),
-        ("kernel_update_conv.update_gate", "updater.feature_gate"),
-        ("kernel_update_conv.norm_in", "updater.feature_gate_norm"),
-        ("kernel_update_conv.norm_out", "updater.feature_norm"),
-        ("kernel_update_conv.input_norm_out", "updater.kernel_norm"),
-        ("kernel_update_conv.fc_layer", "updater.out_proj"),
-        ("kernel_update_conv.fc_norm", "updater.out_norm"),
-        ("attention.attn", "attention"),
-        ("attention.attn.out_proj", "attention.out_proj"),
-        ("attention_norm", "attention_norm"),
-        ("ffn.layers.0.0", "feedforward.0"),
-        ("ffn.layers.1", "feedforward.3"),
-        ("ffn_norm", "feedforward_norm"),
-        ("cls_fcs.{i}", "class_layers.{i}"),
-        ("fc_cls", "class_proj"),
-        ("mask_fcs.{i}", "mask_layers.{i}"),
-        ("fc_mask", "mask_proj"),
-    ]
-]
-_TABLE = [*_BACKBONE, *_PYRAMID, *_NECK, *_KERNEL_HEAD, *_STAGE]
+_OUR_BASE, _OUR_UPDATES = "sem_seg_head.base_head.", "sem_seg_head.kernel_update_heads"
+# A plain model (the authors' baseline) has no stage in front of the head's name
+_THEIR_BASE, _THEIR_PLAIN_BASE = "decode_head.kernel_generate_head.", "decode_head."
+_THEIR_UPDATES = "decode_head.kernel_update_head"
 
 
 def from_official(
     state_dict: Dict[str, torch.Tensor],
 ) -> Tuple[Dict[str, torch.Tensor], List[str]]:
-    """Official names -> this model's names.
+    """Official names and order -> this project's.
 
     Args:
-        state_dict: of the authors' implementation.
+        state_dict: of the authors' implementation or of MMSegmentation, whole or in part; without
+            any name of a semantic head (``decode_head``, ``auxiliary_head``) or of its deep stem it
+            is taken as a detection model's.
 
     Returns:
-        the same tensors under our names, and the names that have no counterpart here
+        the tensors under our names, and the names that have no counterpart here
         (``num_batches_tracked`` counters of a frozen BatchNorm are among the former).
     """
-    return _rename(state_dict, _TABLE)
+    table, is_swin = _table(state_dict)
+    renamed, unknown = rename(state_dict, table)
+    return (swap_patch_merging(renamed, from_unfold_order) if is_swin else renamed), unknown
 
 
 def to_official(state_dict: Dict[str, torch.Tensor]) -> Tuple[Dict[str, torch.Tensor], List[str]]:
-    """This model's names -> official names; see :func:`from_official`."""
-    return _rename(state_dict, [(ours, theirs) for theirs, ours in _TABLE])
+    """This project's names and order -> the official ones; see :func:`from_official`."""
+    table, is_swin = _table(state_dict)
+    renamed, unknown = rename(state_dict, reversed_table(table))
+    return (swap_patch_merging(renamed, to_unfold_order) if is_swin else renamed), unknown
 
 
-def _rename(state_dict, table):
-    rules = [(_pattern(source), re.sub(r"{(\w)}", r"\\g<\1>", target)) for source, target in table]
-    renamed, unknown = {}, []
-    for name, tensor in state_dict.items():
-        for pattern, replacement in rules:
-            match = pattern.fullmatch(name)
-            if match:
-                renamed[match.expand(replacement)] = tensor
-                break
-        else:
-            unknown.append(name)
-    return renamed, unknown
+def is_semantic(names: Iterable[str]) -> bool:
+    """Whether names, theirs or ours, are those of a semantic model."""
+    names = list(names)
+    if any(n.startswith(("decode_head.", "auxiliary_head.", "sem_seg_head.")) for n in names):
+        return True
+    heads = ("neck.", "rpn_head.", "roi_head.", "kernel_head.", "kernel_update_heads.")
+    if any(n.startswith((*heads, "backbone.bottom_up.", "backbone.fpn_")) for n in names):
+        return False
+    # of the backbone alone: its deep stem, or our names without a pyramid around them
+    marks = ("backbone.stem.", "backbone.res", "backbone.layers.", "backbone.patch_embed.proj.")
+    return any(n.startswith(marks) for n in names)
 
 
-def _pattern(template: str) -> "re.Pattern[str]":
-    pattern = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
-    pattern = pattern.replace("{p}", r"(?P<p>\w+)")
-    return re.compile(re.sub(r"{(\w)}", r"(?P<\1>\\d+)", pattern))
+def _table(names: Iterable[str]) -> Tuple[Table, bool]:
+    """The table for a model, and whether its backbone is Swin."""
+    names = list(names)
+    backbone = backbone_table(name for name in names if name.startswith("backbone."))
+    if is_semantic(names):
+        return _semantic_table(names, backbone), backbone is SWIN
+    table = prefixed(backbone, "backbone.", "backbone.bottom_up.")
+    table += prefixed(PYRAMID, "neck.", "backbone.")
+    return [*table, *DETECTION_HEADS], backbone is SWIN
+
+
+def _semantic_table(names: List[str], backbone: Table) -> Table:
+    updated = any(n.startswith((_THEIR_BASE, _THEIR_UPDATES, _OUR_UPDATES)) for n in names)
+    their_base = _THEIR_BASE if updated else _THEIR_PLAIN_BASE
+    inside = [n[len(p) :] for p in (their_base, _OUR_BASE) for n in names if n.startswith(p)]
+    return [
+        *prefixed(backbone, "backbone.", "backbone."),
+        *prefixed(base_head_table(inside), their_base, _OUR_BASE),
+        *update_table(_THEIR_UPDATES, _OUR_UPDATES),
+        *prefixed(base_head_table([]), "auxiliary_head.", "sem_seg_head.auxiliary_head."),
+    ]

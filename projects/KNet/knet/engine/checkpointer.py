@@ -1,21 +1,31 @@
-"""Loading weights: what cannot be loaded is told in one sentence."""
+"""Loading weights of any origin: what was recognised is logged, what cannot be loaded is told."""
 
+import logging
 import pickle
+from typing import Any, Dict, List
+from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
+from ..checkpoint.fit import is_computed, leave_out_classes, require_fit
+from ..checkpoint.recognize import content_of, recognize
+from ..checkpoint.safe_load import load_file
 from ..errors import UsageError
 
 __all__ = ["KNetCheckpointer"]
 
+logger = logging.getLogger(__name__)
+
 
 class KNetCheckpointer(DetectionCheckpointer):
-    """Detectron2's, that says which file it could not load.
+    """Detectron2's, for every file that K-Net may start from, and that runs no code of a file's.
 
-    With ``complete`` every weight of the model must be in the file, in its shape.
+    With ``complete`` every weight of the model must be in the file, in its shape. With
+    ``skip_classes`` tensors that depend on the classes may have another shape, and are left out.
     """
 
     complete = False
+    skip_classes = False
 
     def resume_or_load(self, path: str, *, resume: bool = True):
         # a run that goes on must find all of its weights
@@ -24,6 +34,11 @@ class KNetCheckpointer(DetectionCheckpointer):
         return super().resume_or_load(path, resume=resume)
 
     def load(self, path: str, *args, **kwargs):
+        """As in Detectron2; also the authors' checkpoints, backbones of several libraries.
+
+        Raises:
+            UsageError: a file that cannot be read, or whose weights are another model's.
+        """
         self._path = path
         try:
             return super().load(path, *args, **kwargs)
@@ -42,24 +57,75 @@ class KNetCheckpointer(DetectionCheckpointer):
                 f"cannot load {path}: {' '.join(str(error).split())}; set MODEL.WEIGHTS to a file "
                 "of weights, or to '' to start from nothing"
             ) from error
+        finally:
+            self._parsed_url_during_load = None  # which an error would leave behind
 
-    def _load_model(self, checkpoint):
+    def _load_file(self, filename: str) -> Dict[str, Any]:
+        loaded = load_file(filename)
+        if not isinstance(loaded, dict):
+            raise ValueError("it holds no state dict")
+        queries = parse_qs(self._parsed_url_during_load.query)
+        heuristics = queries.pop("matching_heuristics", ["False"]) == ["True"]
+        if queries:
+            raise ValueError(f"the address asks for {', '.join(queries)}, which is unknown")
+        if filename.endswith(".pyth"):  # pycls
+            return {"model": loaded["model_state"], "matching_heuristics": True}
+        if filename.endswith(".pkl") and "model" not in loaded:  # Caffe2, Detectron1
+            weights = loaded.get("blobs", loaded)
+            weights = {k: v for k, v in weights.items() if not k.endswith("_momentum")}
+            return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        heuristics = heuristics or bool(loaded.get("matching_heuristics"))
+        if "model" in loaded and "state_dict" not in loaded:
+            return {**loaded, "matching_heuristics": heuristics}
+        # of another framework: nothing else of it is ours
+        return {"model": content_of(loaded), "matching_heuristics": heuristics}
+
+    def _load_model(self, checkpoint: Dict[str, Any]):
+        model = self.model.state_dict()
+        left_out: List[str] = []
+        what = "weights to be matched by their names"
+        if not checkpoint.get("matching_heuristics"):
+            checkpoint["model"] = content_of(checkpoint)
+            self._convert_ndarray_to_tensor(checkpoint["model"])
+            recognized = recognize(checkpoint["model"], model)
+            checkpoint["model"], what = recognized.state_dict, recognized.what
+            if recognized.architecture is not None:
+                require_fit(recognized, model, path=self._path)
+            left_out = leave_out_classes(
+                recognized.state_dict, model, path=self._path, skip=self.skip_classes
+            )
         incompatible = super()._load_model(checkpoint)
-        if (
-            not set(self.model.state_dict())
-            - set(incompatible.missing_keys)
-            - {name for name, *_ in incompatible.incorrect_shapes}
-        ):
+        self._check(incompatible, model)
+        self._report(incompatible, model, what, left_out)
+        return incompatible
+
+    def _check(self, incompatible, model) -> None:
+        wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]
+        if not set(model) - set(incompatible.missing_keys) - set(wrong_shape):
             raise UsageError(
                 f"{self._path} holds no weight that this model has: it is of another model, set "
                 "MODEL.WEIGHTS to one of this"
             )
-        absent = [name for name, *_ in incompatible.incorrect_shapes]
-        # a counter of BatchNorm that nothing here reads, and that many files lack
-        absent += [k for k in incompatible.missing_keys if not k.endswith("num_batches_tracked")]
+        for keys in (incompatible.missing_keys, incompatible.unexpected_keys):
+            keys[:] = [name for name in keys if not is_computed(name)]
+        absent = wrong_shape + incompatible.missing_keys
         if self.complete and absent:
             raise UsageError(
                 f"{self._path} holds the weights of another model: {absent[0]} is missing or of "
                 "another shape; set MODEL.WEIGHTS, OUTPUT_DIR (--resume) or MODEL.KNET.* to fit"
             )
-        return incompatible
+
+    def _report(self, incompatible, model, what: str, left_out: List[str]) -> None:
+        """One line of what was taken; Detectron2 lists what is missing and left over."""
+        missing, left_over = incompatible.missing_keys, incompatible.unexpected_keys
+        absent = {*missing, *(name for name, *_ in incompatible.incorrect_shapes)}
+        taken = sum(name not in absent and not is_computed(name) for name in model)
+        logger.info(
+            f"{self._path} is {what}: {taken} tensors taken, {len(missing)} of the model's are "
+            f"not in it, {len(left_over)} are left over"
+        )
+        if left_out:
+            logger.warning(
+                "Left out, as they are of other classes (MODEL.KNET.WEIGHTS_SKIP_CLASSES): "
+                + ", ".join(left_out)
+            )

@@ -26,6 +26,7 @@ class KNetTrainer(DefaultTrainer):
         self.checkpointer = KNetCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
         return super().build_hooks()
 
     def train(self):

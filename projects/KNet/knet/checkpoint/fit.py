@@ -1,0 +1,107 @@
+"""Whether weights belong to a model, and what may be left out of them."""
+
+import re
+from typing import Dict, List, Mapping
+
+import torch
+
+from ..errors import UsageError
+from .architecture import describe, differences, published_config
+from .recognize import Recognized
+
+__all__ = ["is_computed", "leave_out_classes", "require_fit"]
+
+_CLASS_DEPENDENT = re.compile(
+    r"(kernel_head\.semantic_kernels|(.*\.)?kernel_update_heads\.\d+\.class_proj"
+    r"|sem_seg_head\..*predictor(\.\d+)?)\.(weight|bias)"
+)
+_COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
+
+
+def is_computed(name: str) -> bool:
+    """Whether a tensor needs no loading: a counter that nothing reads, or made from the sizes."""
+    return name.split(".")[-1] in _COMPUTED
+
+
+def require_fit(recognized: Recognized, model: Mapping[str, torch.Tensor], *, path: str) -> None:
+    """Demand that an official checkpoint and a model have the same tensors, classes aside.
+
+    Args:
+        model: its state dict.
+        path: of the file, for the sentence.
+
+    Raises:
+        UsageError: says how the two differ and which config fits the file.
+    """
+    loaded = recognized.state_dict
+    wrong = [name for name in _misfits(loaded, model) if not _CLASS_DEPENDENT.fullmatch(name)]
+    wrong += [name for name in model if name not in loaded and not is_computed(name)]
+    wrong += [name for name in loaded if name not in model and not is_computed(name)]
+    if not wrong:
+        return
+    this = describe(model)
+    if this is None or recognized.architecture is None:
+        apart = ["an official K-Net, which this is not"]
+    else:
+        apart = differences(recognized.architecture, this) or [_difference(wrong[0], loaded, model)]
+    raise UsageError(
+        f"{path} holds the weights of another model ({', '.join(apart)}): "
+        f"{_other_config(loaded)}set MODEL.WEIGHTS to a file of this model"
+    )
+
+
+def leave_out_classes(
+    state_dict: Dict[str, torch.Tensor],
+    model: Mapping[str, torch.Tensor],
+    *,
+    path: str,
+    skip: bool,
+) -> List[str]:
+    """Take out of a state dict, with ``skip``, what depends on the classes and does not fit.
+
+    Args:
+        state_dict: under the model's names; changed in place.
+        model, path: see :func:`require_fit`.
+
+    Returns:
+        the names left out.
+
+    Raises:
+        UsageError: without ``skip``, if there are any.
+    """
+    names = [name for name in _misfits(state_dict, model) if _CLASS_DEPENDENT.fullmatch(name)]
+    if names and not skip:
+        theirs, ours = state_dict[names[0]].shape[0], model[names[0]].shape[0]
+        raise UsageError(
+            f"{path} holds the weights of {theirs} classes, but this model has {ours} "
+            f"({names[0]}): {_other_config(state_dict)}set MODEL.KNET.WEIGHTS_SKIP_CLASSES to True "
+            "to leave out what depends on the classes and learn it anew"
+        )
+    for name in names:
+        del state_dict[name]
+    return names
+
+
+def _difference(name: str, loaded, model) -> str:
+    if name not in loaded:
+        return f"without {name}"
+    if name not in model:
+        return f"with {name}, which this one lacks"
+    return f"{name} of shape {tuple(loaded[name].shape)} and not {tuple(model[name].shape)}"
+
+
+def _misfits(state_dict: Mapping[str, torch.Tensor], model: Mapping[str, torch.Tensor]):
+    return [
+        name
+        for name, tensor in state_dict.items()
+        if name in model and tuple(tensor.shape) != tuple(model[name].shape)
+    ]
+
+
+def _other_config(state_dict: Mapping[str, torch.Tensor]) -> str:
+    architecture = describe(state_dict)
+    config = architecture and published_config(architecture)
+    if not config:
+        return ""
+    stages = "" if architecture.stages == 3 else f" MODEL.KNET.NUM_STAGES {architecture.stages}"
+    return f"use --config-file configs/{config}{stages}, or "

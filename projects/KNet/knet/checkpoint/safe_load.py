@@ -1,0 +1,68 @@
+"""Reading files of weights without running what stands in them.
+
+A pickle may name any function of any module and have it called. Here only what tensors, arrays and
+plain containers are made of is called. An object of another class (a log, a version, a config that
+a framework has put beside its weights) becomes None; a file that wants anything else to be called
+is refused.
+"""
+
+import pickle
+import tarfile
+from typing import Any, Dict
+
+import torch
+
+from . import unpickler
+
+__all__ = ["load_file"]
+
+
+def load_file(path: str) -> Any:
+    """The content of a local file of weights, its tensors on the CPU.
+
+    Args:
+        path: of a file by ``torch.save`` (of any version), of a pickle (``.pkl``) of arrays, or of
+            ``.safetensors``.
+
+    Raises:
+        OSError: it cannot be opened.
+        pickle.UnpicklingError: it is none of these, is damaged, or wants code to be run.
+    """
+    try:
+        return _load(path)
+    except (OSError, pickle.UnpicklingError):
+        raise
+    except Exception as error:  # whatever a damaged file brings about
+        raise pickle.UnpicklingError(
+            f"it is damaged or no file of weights ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _load(path: str) -> Any:
+    with open(path, "rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if path.endswith(".safetensors"):
+        return _load_safetensors(path)
+    if path.endswith(".pkl") and not is_zip:
+        with open(path, "rb") as file:
+            return unpickler.plain(unpickler.load(file, encoding="latin1"), {})
+    # what torch.load would unpack or start, whatever else it is told
+    if tarfile.is_tarfile(path):
+        raise pickle.UnpicklingError("it is a tar archive, not a file of weights")
+    if is_zip and torch._C.PyTorchFileReader(path).has_record("constants.pkl"):
+        raise pickle.UnpicklingError("it is a TorchScript program, not a file of weights")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # something else beside the weights; or a file that cannot be read at all
+        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickler)
+        return unpickler.plain(content, {})
+
+
+def _load_safetensors(path: str) -> Dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file as load
+    except ImportError as error:
+        raise pickle.UnpicklingError(
+            "it needs the package safetensors, which is not installed"
+        ) from error
+    return load(path)
