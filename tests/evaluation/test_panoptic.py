@@ -1,6 +1,5 @@
 """Panoptic quality: Detectron2's to the last digit, and more where Detectron2 gives up."""
 
-import copy
 import json
 import logging
 import math
@@ -15,23 +14,12 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from knet.data import register_coco_panoptic
-from knet.errors import DatasetError, UsageError
-from knet.evaluation import EVALUATOR_BUILDERS, PanopticEvaluator, build_evaluator
+from knet.errors import DatasetError
+from knet.evaluation import PanopticEvaluator
 from tests.conftest import PanopticFolder
-
-
-def register(folder):
-    folder.write()
-    register_coco_panoptic(folder.name, str(folder.images), str(folder.pngs), str(folder.json_file))
-    return folder.name
-
-
-def truth(record):
-    """The ground truth of a record in the form of the model's output."""
-    ids = rgb2id(np.asarray(Image.open(record["pan_seg_file_name"])))
-    keys = ("id", "category_id", "isthing")
-    segments = [{k: s[k] for k in keys} for s in record["segments_info"]]
-    return {"panoptic_seg": (torch.from_numpy(ids), segments)}
+from tests.evaluation import conftest
+from tests.evaluation.conftest import panoptic_truth as truth
+from tests.evaluation.conftest import register
 
 
 def imperfect(record, rng, classes):
@@ -54,10 +42,7 @@ def imperfect(record, rng, classes):
 
 
 def evaluate(evaluator, records, outputs):
-    evaluator.reset()
-    for record, output in zip(records, outputs):
-        evaluator.process([record], [copy.deepcopy(output)])
-    return evaluator.evaluate()["panoptic_seg"]
+    return conftest.evaluate(evaluator, records, outputs)["panoptic_seg"]
 
 
 def classes_of(name):
@@ -102,7 +87,9 @@ def test_equal_to_detectron2_on_real_images(real_coco, tmp_path):
 def test_ground_truth_against_itself(shapes, tmp_path):
     records = DatasetCatalog.get(shapes.train)
     results = evaluate(
-        PanopticEvaluator(shapes.train, str(tmp_path)), records, [truth(r) for r in records]
+        PanopticEvaluator(shapes.train, str(tmp_path)),
+        records,
+        [truth(r) for r in records],
     )
     assert {v for v in results.values() if not math.isnan(v)} == {100.0}
     assert results["PQ"] == results["PQ_th"] == results["PQ_st"] == 100.0
@@ -189,7 +176,9 @@ def test_a_class_that_never_occurs_is_no_zero(pottery, tmp_path, caplog):
     records = DatasetCatalog.get(name)
     with caplog.at_level(logging.INFO, logger="knet"):
         results = evaluate(
-            PanopticEvaluator(name, str(tmp_path / "out")), records, [truth(r) for r in records]
+            PanopticEvaluator(name, str(tmp_path / "out")),
+            records,
+            [truth(r) for r in records],
         )
     assert math.isnan(results["PQ-vase"]) and results["PQ"] == 100.0
     content = json.loads((tmp_path / "out" / "panoptic_quality.json").read_text())
@@ -241,7 +230,9 @@ def test_images_of_one_name_in_two_folders_are_two(tmp_path):
     name = register(folder)
     records = DatasetCatalog.get(name)
     results = evaluate(
-        PanopticEvaluator(name, str(tmp_path / "out")), records, [truth(r) for r in records]
+        PanopticEvaluator(name, str(tmp_path / "out")),
+        records,
+        [truth(r) for r in records],
     )
     assert results["PQ"] == 100.0
 
@@ -260,29 +251,3 @@ def test_segments_without_a_key_that_cocos_tool_reads(pottery, key):
         assert key in str(error) and str(pottery.json_file) in str(error)
     else:
         assert results["PQ"] == 100.0
-
-
-# -------------------------------------------------------------------------------- build_evaluator
-
-
-def test_the_evaluator_of_a_data_set_writes_below_the_output_folder(tiny_config, shapes):
-    evaluator = build_evaluator(tiny_config, shapes.val)
-    assert type(evaluator) is PanopticEvaluator
-    assert os.path.isdir(os.path.join(tiny_config.OUTPUT_DIR, "inference", shapes.val))
-
-
-@pytest.mark.parametrize("evaluator_type", ["lvis", None])
-def test_an_unknown_evaluator_type_names_the_known_ones(tiny_config, evaluator_type):
-    if evaluator_type:
-        MetadataCatalog.get("some_set").evaluator_type = evaluator_type
-    with pytest.raises(UsageError) as error:
-        build_evaluator(tiny_config, "some_set")
-    for mention in ("'some_set'", "DATASETS.TEST", repr(evaluator_type), "coco_panoptic_seg"):
-        assert mention in str(error.value)
-
-
-def test_another_evaluator_can_be_added(tiny_config, monkeypatch):
-    monkeypatch.setitem(EVALUATOR_BUILDERS, "mine", lambda name, folder: (name, folder))
-    MetadataCatalog.get("some_set").evaluator_type = "mine"
-    name, folder = build_evaluator(tiny_config, "some_set")
-    assert name == "some_set" and folder.endswith("inference/some_set")

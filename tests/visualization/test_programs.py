@@ -1,13 +1,19 @@
 """The programs that draw: the demo's folder, and errors told in one sentence."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog
 
 from knet.errors import UsageError
+from knet.evaluation import InstanceEvaluator, SemanticEvaluator
+from tests.conftest import pairs
+from tests.evaluation.conftest import evaluate, instance_truth, label_truth, semantic_output
 
 TOOLS = Path(__file__).resolve().parents[2] / "projects" / "KNet" / "tools"
+RESULTS = ("PANOPTIC", "INSTANCE", "SEMANTIC")
 
 
 def load(name):
@@ -50,15 +56,52 @@ def test_the_demo_of_a_full_folder_ends_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--predictions", "nowhere", "--dataset", "x"], "nowhere/predictions.json does not exist"),
+        (["--predictions", "nowhere", "--dataset", "x"], "nowhere holds no predictions.json"),
         (["--predictions", "p", "--dataset", "x", "--limit", "0"], "--limit is 0"),
         (["--predictions", "p", "--dataset", "x", "--config-file", "c.yaml"], "c.yaml does not"),
     ],
 )
 def test_wrong_arguments_end_in_one_sentence(tmp_path, monkeypatch, capsys, arguments, sentence):
-    program = load("draw_panoptic")
+    program = load("draw_results")
     monkeypatch.setattr(program, "setup_logger", lambda **_: None)  # it would outlive the test
     monkeypatch.chdir(tmp_path)
     assert program.main([*arguments, "--output", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "result, figure",
+    [("PANOPTIC", r"PQ \d"), ("INSTANCE", r"mask AP \d"), ("SEMANTIC", r"mIoU \d")],
+)
+def test_the_demo_ends_with_the_figure_of_its_task(tiny_options, capsys, result, figure):
+    options = {
+        **tiny_options,
+        **{f"MODEL.KNET.TEST.{kind}_ON": kind == result for kind in RESULTS},
+        "MODEL.KNET.TEST.SCORE_THRESHOLD": 0.0,
+        "SOLVER.MAX_ITER": 20,  # the first whose losses are kept
+    }
+    output = Path(options.pop("OUTPUT_DIR"))
+    assert load("run_demo").main(["--output", str(output), *pairs(options)]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    (name,) = tiny_options["DATASETS.TEST"]
+    assert re.fullmatch(rf"{figure}[\d.]* on {name}, pictures in {re.escape(str(output))}", last)
+    assert len(list((output / "pictures").iterdir())) == 3
+    assert (output / "results.png").is_file() and (output / "losses.png").is_file()
+
+
+def test_results_of_each_kind_are_drawn_by_the_program(shapes, tmp_path, capsys):
+    (record,) = DatasetCatalog.get(shapes.val)[:1]
+    folder = str(tmp_path / "out")
+    evaluate(InstanceEvaluator(shapes.val, folder), [record], [instance_truth(record)])
+    evaluator = SemanticEvaluator(shapes.val, folder)
+    evaluate(evaluator, [record], [semantic_output(label_truth(record, 9), 9)])
+    arguments = ["--dataset", shapes.val, "--predictions", folder, "--score-threshold", "0.5"]
+    pictures = []
+    for more in ([], ["--kind", "instance"], ["--kind", "semantic"]):
+        output = tmp_path / f"pictures{len(pictures)}"
+        assert load("draw_results").main([*arguments, *more, "--output", str(output)]) == 0
+        assert capsys.readouterr().out.endswith(f"1 pictures in {output}\n")
+        (file,) = output.iterdir()
+        pictures.append(file.read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]

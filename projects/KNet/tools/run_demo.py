@@ -2,9 +2,11 @@
 """The demo: train a small K-Net on the built-in shapes, evaluate it, draw what it sees.
 
     python projects/KNet/tools/run_demo.py
+    python projects/KNet/tools/run_demo.py --config-file configs/demo/knet_instance_shapes.yaml
 
-Minutes on a CPU, nothing to download. The folder (``OUTPUT_DIR`` of the config, or ``--output``)
-gets results.png, losses.png, pictures/ and all that a training leaves. Repeated, it starts anew.
+Panoptic unless a config of another task is given. Minutes on a CPU, nothing to download. The folder
+(``OUTPUT_DIR`` of the config, or ``--output``) gets results.png, losses.png, pictures/ and all that
+a training leaves. Repeated, it starts anew.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict
+from typing import Dict, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
@@ -25,6 +27,23 @@ from knet.visualization import draw_contact_sheet, draw_losses, draw_predictions
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo" / "knet_panoptic_shapes.yaml"
 NUM_PICTURES = 12
 NUM_ON_SHEET = 6
+
+
+class Task(NamedTuple):
+    """What the demo shows of a task: its main figure, and the kind of its pictures."""
+
+    result: str
+    metric: str
+    figure: str
+    kind: str
+
+
+# the first whose result the evaluation has
+TASKS = (
+    Task("panoptic_seg", "PQ", "PQ", "panoptic"),
+    Task("segm", "AP", "mask AP", "instance"),
+    Task("sem_seg", "mIoU", "mIoU", "semantic"),
+)
 
 MARKER = ".knet_demo"  # lies in a folder that the demo may clear
 RUN_FILES = (
@@ -82,13 +101,15 @@ def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
     return run(cfg, args)
 
 
-def draw(cfg: CfgNode, dataset: str) -> None:
+def draw(cfg: CfgNode, dataset: str, kind: str) -> None:
     """Draw some results of the data set, a sheet of the first ones, and the losses."""
     files = draw_predictions(
         os.path.join(cfg.OUTPUT_DIR, "inference", dataset),
         dataset,
         os.path.join(cfg.OUTPUT_DIR, "pictures"),
-        NUM_PICTURES,
+        limit=NUM_PICTURES,
+        kind=kind,
+        score_threshold=cfg.MODEL.KNET.TEST.SCORE_THRESHOLD,
     )
     draw_contact_sheet(files[:NUM_ON_SHEET], os.path.join(cfg.OUTPUT_DIR, "results.png"))
     draw_losses(cfg.OUTPUT_DIR)
@@ -100,16 +121,19 @@ def main(argv=None) -> int:
         cfg = load_config(args.config_file, args.opts)
         if args.output:
             cfg.OUTPUT_DIR = args.output
+        if not cfg.DATASETS.TEST:
+            raise UsageError("DATASETS.TEST is empty: name a data set whose results to show")
         start_clean(cfg.OUTPUT_DIR)
         results = train_and_evaluate(cfg, args)
         dataset = cfg.DATASETS.TEST[0]
-        draw(cfg, dataset)
+        results = results.get(dataset, results)  # by data set only where there are several
+        task = next(task for task in TASKS if task.result in results)
+        draw(cfg, dataset, task.kind)
     except (UsageError, DatasetError) as error:
         print(f"run_demo.py: {error}", file=sys.stderr)
         return 1
-    # with several data sets Detectron2 keeps the results of each under its name
-    quality = results.get(dataset, results)["panoptic_seg"]["PQ"]
-    print(f"PQ {quality:.1f} on {dataset}, pictures in {cfg.OUTPUT_DIR}")
+    quality = results[task.result][task.metric]
+    print(f"{task.figure} {quality:.1f} on {dataset}, pictures in {cfg.OUTPUT_DIR}")
     return 0
 
 

@@ -1,6 +1,14 @@
-"""Evaluation: which evaluator a data set gets, and per-class panoptic quality."""
+"""Evaluation: what is measured on a data set; panoptic quality, mask AP, mean IoU."""
 
 from .build import EVALUATOR_BUILDERS, build_evaluator
+from .instance import InstanceEvaluator
 from .panoptic import PanopticEvaluator
+from .semantic import SemanticEvaluator
 
-__all__ = ["EVALUATOR_BUILDERS", "PanopticEvaluator", "build_evaluator"]
+__all__ = [
+    "EVALUATOR_BUILDERS",
+    "InstanceEvaluator",
+    "PanopticEvaluator",
+    "SemanticEvaluator",
+    "build_evaluator",
+]

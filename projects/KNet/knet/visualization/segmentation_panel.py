@@ -1,4 +1,4 @@
-"""One panel of a panoptic picture: segments over their image, with names, in steady colours.
+"""One panel of a picture: segments over their image, with names, in steady colours.
 
 An instance has the colour of its class in a shade of its own; a predicted one takes the shade of
 the true one that it found, so that prediction and truth can be compared by eye.
@@ -6,6 +6,7 @@ the true one that it found, so that prediction and truth can be compared by eye.
 Shape shorthand: S segments of one image, H x W its size, h x w the size it is drawn at, in pixels.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Dict, List, Sequence, Tuple
 
@@ -17,7 +18,7 @@ from detectron2.utils.visualizer import Visualizer
 __all__ = ["Segmentation", "draw_segmentation", "number_instances", "shades_of_found"]
 
 FONT_SIZE = 8  # points
-MIN_LABEL_AREA = 250  # pixels; a smaller thing would vanish behind its label
+MIN_LABEL_AREA = 250  # pixels; a smaller segment would vanish behind its label
 MASK_OPACITY = 0.7
 # How far each next instance of a class is mixed with white (above 0) or black
 SHADES = (0.0, 0.35, -0.3, 0.55, -0.5, 0.18, -0.15)
@@ -27,41 +28,43 @@ MATCH_IOU = 0.5  # above it a prediction counts as found, as in panoptic quality
 
 @dataclass
 class Segmentation:
-    """The segments of one image.
+    """The segments of one image; they may overlap.
 
     Attributes:
-        index: (H, W) int32; 0 where nothing is labelled, i where ``segments[i - 1]`` is.
-        segments: with the contiguous ``category_id``, ``isthing``, perhaps ``score`` (0..1) and
-            ``iscrowd``.
+        masks: (S, H, W) bool.
+        segments: S dicts with the contiguous ``category_id``, ``isthing``, perhaps ``score`` (0..1)
+            and ``iscrowd``.
     """
 
-    index: np.ndarray
+    masks: np.ndarray
     segments: List[Dict]
 
     @classmethod
-    def from_ids(cls, ids: np.ndarray, segments: List[Dict]) -> "Segmentation":
+    def from_masks(
+        cls, masks: Sequence[np.ndarray], segments: List[Dict], size: Tuple[int, int]
+    ) -> "Segmentation":
         """
         Args:
-            ids: (H, W) segment ids of a panoptic PNG; an id that is not listed stays undrawn.
-            segments: their ``segments_info``.
+            masks: S of (H, W), bool or 0 and 1.
+            segments: what they are.
+            size: H and W, which no mask tells where S is 0.
         """
-        values, inverse = np.unique(ids, return_inverse=True)
-        position = {segment["id"]: i + 1 for i, segment in enumerate(segments)}
-        table = np.array([position.get(int(value), 0) for value in values], dtype=np.int32)
-        return cls(table[inverse].reshape(ids.shape), segments)
+        stacked = np.zeros((len(masks), *size), dtype=bool)
+        for row, mask in zip(stacked, masks):
+            row[:] = mask
+        return cls(stacked, segments)
 
     def areas(self) -> np.ndarray:
         """(S,) pixels of each segment."""
-        return np.bincount(self.index.ravel(), minlength=len(self.segments) + 1)[1:]
+        return self.masks.sum(axis=(1, 2))
 
     def resized(self, size: Tuple[int, int]) -> "Segmentation":
         """The same at another (height, width), by the nearest pixel."""
         rows, columns = (
-            (np.arange(new) + 0.5) * old / new for new, old in zip(size, self.index.shape)
+            ((np.arange(new) + 0.5) * old / new).astype(int)
+            for new, old in zip(size, self.masks.shape[1:])
         )
-        return Segmentation(
-            self.index[rows.astype(int)[:, None], columns.astype(int)], self.segments
-        )
+        return Segmentation(self.masks[:, rows[:, None], columns], self.segments)
 
 
 # ---------------------------------------------------------------------------------------- drawing
@@ -92,11 +95,11 @@ def draw_segmentation(
     for i in drawn:
         segment = segmentation.segments[i]
         name, base = _name_and_color(segment, metadata)
-        mask = segmentation.index == i + 1
+        mask = segmentation.masks[i]
         color = _shade(base, shades[i])
         visualizer.draw_binary_mask(mask, color=color, alpha=MASK_OPACITY, area_threshold=0)
         _draw_outline(visualizer, mask, color)
-        if areas[i] >= MIN_LABEL_AREA or not segment["isthing"]:
+        if areas[i] >= MIN_LABEL_AREA:
             labels.append((_label(name, segment), mask, _shade(base, LIGHT)))
     for text, mask, color in labels:  # over all masks
         _draw_label(visualizer, text, mask, color)
@@ -170,9 +173,9 @@ def shades_of_found(
     truth: Segmentation, true_shades: np.ndarray, prediction: Segmentation
 ) -> np.ndarray:
     """(S,) of the prediction: the shade of the true segment that it found, else one of its own."""
-    size = (len(truth.segments) + 1, len(prediction.segments) + 1)
-    pairs = truth.index.ravel() * size[1] + prediction.index.ravel()
-    shared = np.bincount(pairs, minlength=size[0] * size[1]).reshape(size)[1:, 1:]
+    pixels = math.prod(truth.masks.shape[1:])
+    rows = [each.masks.reshape(-1, pixels).astype(np.float32) for each in (truth, prediction)]
+    shared = rows[0] @ rows[1].T  # (S of the truth, S) pixels; sums of 0 and 1 are exact
     union = truth.areas()[:, None] + prediction.areas() - shared
     iou = shared / np.maximum(union, 1)
     true_class, found_class = (
@@ -183,6 +186,7 @@ def shades_of_found(
     # the shades that the truth uses come first, those of false positives behind them
     shades = number_instances(prediction)
     shades += np.array([(true_class == c).sum() for c in found_class], dtype=int)
-    true_row, column = np.nonzero(found)  # no segment twice: two IoUs above a half exclude it
+    # where nothing overlaps, two IoUs above a half exclude that a segment is found twice
+    true_row, column = np.nonzero(found)
     shades[column] = true_shades[true_row]
     return shades

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Draw panoptic predictions of an evaluation beside the ground truth.
+"""Draw the results of an evaluation beside the ground truth: panoptic, instance or semantic.
 
-    python projects/KNet/tools/draw_panoptic.py \\
+    python projects/KNet/tools/draw_results.py \\
         --predictions output/demo/inference/shapes_panoptic_val \\
         --dataset shapes_panoptic_val --output output/demo/pictures
 
+A folder that holds several kinds of results shows the first of these, unless ``--kind`` names one.
 A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was evaluated with
 (``--config-file``).
 """
@@ -18,7 +19,7 @@ import knet  # noqa: F401 (registers the project's data sets)
 from knet.data.custom import register_custom_datasets
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
-from knet.visualization import draw_predictions
+from knet.visualization import KINDS, draw_predictions
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -28,6 +29,10 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--dataset", required=True, help="name of the data set evaluated")
     parser.add_argument("--output", required=True, help="folder for the pictures")
+    parser.add_argument("--kind", choices=KINDS, help="of the results; found if left out")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.3, help="instances below it are not drawn"
+    )
     parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
     parser.add_argument("--config-file", default="", help="for its DATASETS.CUSTOM")
     return parser.parse_args(argv)
@@ -40,9 +45,16 @@ def main(argv=None) -> int:
         if args.limit is not None and args.limit < 1:
             raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
         register_custom_datasets(load_config(args.config_file))
-        files = draw_predictions(args.predictions, args.dataset, args.output, args.limit)
+        files = draw_predictions(
+            args.predictions,
+            args.dataset,
+            args.output,
+            limit=args.limit,
+            kind=args.kind,
+            score_threshold=args.score_threshold,
+        )
     except (UsageError, DatasetError) as error:
-        print(f"draw_panoptic.py: {error}", file=sys.stderr)
+        print(f"draw_results.py: {error}", file=sys.stderr)
         return 1
     print(f"{len(files)} pictures in {args.output}")
     return 0

@@ -1,11 +1,11 @@
-"""Pictures of panoptic results: the image, its ground truth and the prediction side by side.
+"""Pictures of results: the image, its ground truth and the prediction side by side.
 
-Works on what an evaluation has left in ``OUTPUT_DIR/inference/<data set>``, so no model is needed.
+Works on what an evaluation has left in ``OUTPUT_DIR/inference/<data set>``, panoptic, instance or
+semantic, so no model is needed.
 
 Shape shorthand: H x W an image's size, h x w the size it is drawn at, in pixels.
 """
 
-import json
 import logging
 import os
 from typing import Dict, List, Optional, Sequence, Tuple
@@ -13,11 +13,13 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.detection_utils import read_image
 from detectron2.utils.visualizer import VisImage
 from PIL import Image
 
-from ..errors import DatasetError, UsageError
+from ..data.ground_truth import read_file
+from ..data.training_images import load_dicts
+from ..errors import UsageError
+from .results import RESULTS, find_results
 from .segmentation_panel import Segmentation, draw_segmentation, number_instances, shades_of_found
 
 __all__ = ["draw_contact_sheet", "draw_predictions"]
@@ -37,15 +39,22 @@ MAX_ROW_HEIGHT = 400
 
 
 def draw_predictions(
-    predictions_folder: str, dataset_name: str, output_folder: str, limit: Optional[int] = None
+    predictions_folder: str,
+    dataset_name: str,
+    output_folder: str,
+    limit: Optional[int] = None,
+    kind: Optional[str] = None,
+    score_threshold: float = 0.3,
 ) -> List[str]:
     """Draw ``image | ground truth | prediction`` of each image of a data set.
 
     Args:
-        predictions_folder: with ``predictions.json`` and ``predictions/*.png`` of an evaluation.
-        dataset_name: a registered panoptic data set, the one that was evaluated.
+        predictions_folder: of an evaluation, see :mod:`.results`.
+        dataset_name: a registered data set, the one that was evaluated.
         output_folder: gets a ``<image's name>.png`` (``.jpg`` if large) for each image.
         limit: draw only so many, the first of the data set; None draws all.
+        kind: "panoptic", "instance" or "semantic"; None: the first of these that the folder holds.
+        score_threshold: of the instances drawn.
 
     Returns:
         the files written.
@@ -54,28 +63,25 @@ def draw_predictions(
         UsageError: the folder has no predictions, the data set is not registered or another one.
         DatasetError: a file that cannot be read, or sizes that do not fit.
     """
-    predictions = _read_predictions(predictions_folder)
-    dicts = _load_dataset(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    dicts = [d for d in dicts if d["image_id"] in predictions][:limit]
+    kind = find_results(predictions_folder, kind)
+    dicts, metadata = _load_dataset(dataset_name, kind), MetadataCatalog.get(dataset_name)
+    results = RESULTS[kind](predictions_folder, metadata, score_threshold)
+    dicts = [d for d in dicts if d in results][:limit]
     if not dicts:
         raise UsageError(
-            f"no image of '{dataset_name}' is in {predictions_folder}/predictions.json: give the "
+            f"no image of '{dataset_name}' is in {predictions_folder}/{results.FILE}: give the "
             "data set that these predictions were made on"
         )
     os.makedirs(output_folder, exist_ok=True)
     files = []
     for dataset_dict in dicts:
-        image = _read(dataset_dict["file_name"])
-        truth = _read_segmentation(
-            dataset_dict["pan_seg_file_name"], dataset_dict["segments_info"], image
-        )
-        annotation = predictions[dataset_dict["image_id"]]
-        png = os.path.join(predictions_folder, "predictions", annotation["file_name"])
-        segments = _with_contiguous_ids(annotation["segments_info"], metadata, png)
-        prediction = _read_segmentation(png, segments, image)
+        image = read_file(dataset_dict["file_name"], "RGB")
+        height, width = image.shape[:2]
+        dataset_dict = {**dataset_dict, "height": height, "width": width}
         stem, _ = os.path.splitext(os.path.basename(dataset_dict["file_name"]))
-        picture = _compose(image, truth, prediction, metadata, stem)
+        picture = _compose(
+            image, results.truth(dataset_dict), results.prediction(dataset_dict), metadata, stem
+        )
         files.append(_save(picture, os.path.join(output_folder, stem), image.shape))
     logger.info("Drew %d of the images of '%s' into %s", len(files), dataset_name, output_folder)
     return files
@@ -119,12 +125,13 @@ def _compose(
     size = _drawing_size(image.shape[:2])
     smooth = cv2.INTER_CUBIC if size[0] > image.shape[0] else cv2.INTER_AREA
     image = cv2.resize(image, size[::-1], interpolation=smooth)
+    truth, prediction = truth.resized(size), prediction.resized(size)
     true_shades = number_instances(truth)
     found_shades = shades_of_found(truth, true_shades, prediction)
     panels = [
         (title, image),
-        ("ground truth", draw_segmentation(image, truth.resized(size), metadata, true_shades)),
-        ("prediction", draw_segmentation(image, prediction.resized(size), metadata, found_shades)),
+        ("ground truth", draw_segmentation(image, truth, metadata, true_shades)),
+        ("prediction", draw_segmentation(image, prediction, metadata, found_shades)),
     ]
     gap = np.full((size[0] + CAPTION_HEIGHT, GAP, 3), 255, np.uint8)
     columns = []
@@ -157,72 +164,22 @@ def _save(picture: np.ndarray, stem: str, image_shape: Tuple[int, ...]) -> str:
     return file
 
 
-# ------------------------------------------------------------------------------------------ reading
+def _load_dataset(name: str, kind: str) -> List[Dict]:
+    """The dicts of a data set that has ground truth of a kind.
 
-
-def _read_predictions(folder: str) -> Dict[int, Dict]:
-    """{image id: annotation} of an evaluation's ``predictions.json``."""
-    path = os.path.join(folder, "predictions.json")
-    advice = "give the folder OUTPUT_DIR/inference/<data set> of an evaluation"
-    if not os.path.isfile(path):
-        raise UsageError(f"{path} does not exist: {advice}")
-    try:
-        with open(path) as f:
-            annotations = json.load(f)["annotations"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no json of panoptic predictions: {advice}") from error
-    return {annotation["image_id"]: annotation for annotation in annotations}
-
-
-def _load_dataset(name: str) -> List[Dict]:
+    Raises:
+        UsageError: it is not registered, or has none.
+        DatasetError: it cannot be loaded.
+    """
     if name not in DatasetCatalog.list():
         raise UsageError(
             f"the data set '{name}' is not registered: correct its name, or describe it in "
             "DATASETS.CUSTOM"
         )
-    try:
-        dicts = DatasetCatalog.get(name)
-    except (OSError, AssertionError) as error:  # of Detectron2's own loaders
-        raise DatasetError(
-            f"the data set '{name}' cannot be loaded ({error}): set the environment variable "
-            "DETECTRON2_DATASETS to the folder that holds the data"
-        ) from error
-    if dicts and "pan_seg_file_name" not in dicts[0]:
-        raise UsageError(f"the data set '{name}' has no panoptic truth: choose a panoptic one")
-    return dicts
-
-
-def _with_contiguous_ids(segments: List[Dict], metadata, png: str) -> List[Dict]:
-    """``segments_info`` with contiguous class ids and ``isthing``, as data set dicts have it."""
-    things = metadata.thing_dataset_id_to_contiguous_id
-    contiguous = {**metadata.get("stuff_dataset_id_to_contiguous_id", {}), **things}
-    unknown = {s["category_id"] for s in segments} - contiguous.keys()
-    if unknown:
+    dicts = load_dicts(name)
+    if dicts and not any(key in dicts[0] for key in RESULTS[kind].TRUTH_KEYS):
         raise UsageError(
-            f"the prediction {png} has the category {min(unknown)}, which the data set "
-            f"'{metadata.name}' does not: give the data set that it was made on"
+            f"the data set '{name}' has no {kind} truth, but the predictions are {kind}: give the "
+            "data set that they were made on"
         )
-    return [
-        {**s, "category_id": contiguous[s["category_id"]], "isthing": s["category_id"] in things}
-        for s in segments
-    ]
-
-
-def _read_segmentation(png: str, segments: List[Dict], image: np.ndarray) -> Segmentation:
-    """A panoptic PNG (segment id = R + 256 G + 65536 B) that has to be of the image's size."""
-    rgb = _read(png).astype(np.int32)
-    if rgb.shape[:2] != image.shape[:2]:
-        raise DatasetError(
-            f"the panoptic PNG {png} is {rgb.shape[1]} x {rgb.shape[0]}, its image "
-            f"{image.shape[1]} x {image.shape[0]}: give predictions of this data set"
-        )
-    ids = rgb @ np.array([1, 256, 65536], dtype=np.int32)
-    return Segmentation.from_ids(ids, segments)
-
-
-def _read(path: str) -> np.ndarray:
-    """(H, W, 3) uint8 RGB."""
-    try:
-        return read_image(path, format="RGB")
-    except Exception as error:  # Pillow raises many kinds for a broken file
-        raise DatasetError(f"cannot read the image {path}: {error}") from error
+    return dicts

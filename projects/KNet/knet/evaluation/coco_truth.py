@@ -1,0 +1,273 @@
+"""Instance ground truth in COCO's form: written where a data set has none, and made fit for use."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+from typing import Dict, Iterator, List, Sequence, Tuple
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+
+from ..data.class_layout import IGNORE_LABEL
+from ..data.ground_truth import read_file, read_ground_truth, read_panoptic_rows
+from ..data.training_images import load_dicts
+from ..errors import DatasetError
+from .classes import EvaluatedClass, thing_classes, thing_ids
+
+__all__ = [
+    "check_ground_truth",
+    "ground_truth_json",
+    "objects_of",
+    "reading",
+    "restrict_to_dataset",
+]
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "instances_ground_truth.json"
+
+
+def check_ground_truth(dataset_name: str) -> None:
+    """Look whether a data set has ground truth that COCO's tool can work with.
+
+    Raises:
+        DatasetError: see :func:`restrict_to_dataset`.
+    """
+    dicts_by_image(dataset_name)
+    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    if json_file and PathManager.exists(json_file):
+        with reading(json_file):
+            coco = COCO(PathManager.get_local_path(json_file))
+        restrict_to_dataset(coco, dataset_name, json_file)
+
+
+def dicts_by_image(dataset_name: str) -> Dict:
+    """{image id: dict} of a data set.
+
+    Raises:
+        DatasetError: an image has no id, or that of another one.
+    """
+    dicts = load_dicts(dataset_name)
+    by_id = {d["image_id"]: d for d in dicts if "image_id" in d}
+    if len(by_id) < len(dicts):
+        raise DatasetError(
+            f"the images of the data set '{dataset_name}' need an 'image_id' each, by which mask "
+            "AP finds their ground truth, and no two the same"
+        )
+    return by_id
+
+
+# ------------------------------------------------------------------------------------------ writing
+
+
+def ground_truth_json(dataset_name: str, folder: str) -> str:
+    """The COCO json of a data set's objects: the ``json_file`` of its metadata, or one made now.
+
+    Args:
+        dataset_name: registered, instance or panoptic.
+        folder: where to write it if the metadata name no file that exists.
+
+    Raises:
+        DatasetError: a panoptic PNG or an annotation cannot be used.
+    """
+    json_file = MetadataCatalog.get(dataset_name).get("json_file")
+    if json_file and PathManager.exists(json_file):
+        return json_file
+    path = os.path.join(folder, FILE_NAME)
+    if comm.get_local_rank() == 0:  # on each machine, as they may not share their disks
+        logger.info("Writing the objects of '%s' in COCO's form into %s ...", dataset_name, path)
+        content = _coco_content(dataset_name)
+        PathManager.mkdirs(folder)
+        with PathManager.open(path, "w") as f:
+            json.dump(content, f)
+    comm.synchronize()
+    return path
+
+
+def _coco_content(dataset_name: str) -> Dict:
+    """COCO instances content from the panoptic PNGs, or from the dicts' ``annotations``."""
+    things = thing_classes(MetadataCatalog.get(dataset_name))
+    dataset_ids = {thing.contiguous_id: thing.dataset_id for thing in things}
+    images, annotations = [], []
+    for image_id, d in dicts_by_image(dataset_name).items():
+        if not {"height", "width"} <= d.keys():
+            d = {**d, **dict(zip(("height", "width"), read_file(d["file_name"], None).shape))}
+        size = {key: int(d[key]) for key in ("height", "width")}
+        images.append({"id": image_id, "file_name": d["file_name"], **size})
+        for source, mask in objects_of(d):
+            if source["category_id"] not in dataset_ids:
+                raise DatasetError(
+                    f"{d['file_name']} has an object of the class {source['category_id']}, which "
+                    f"the metadata of the data set '{dataset_name}' do not name"
+                )
+            annotation = _coco_annotation(source, mask)
+            annotation["category_id"] = dataset_ids[source["category_id"]]
+            annotations.append({"id": len(annotations) + 1, "image_id": image_id, **annotation})
+    return {
+        "info": {},
+        "images": images,
+        "annotations": annotations,
+        "categories": _categories(things),
+    }
+
+
+def objects_of(dataset_dict: Dict) -> Iterator[Tuple[Dict, np.ndarray]]:
+    """Each object of an image, crowd too.
+
+    Args:
+        dataset_dict: with ``height``, ``width`` and a panoptic PNG or ``annotations``.
+
+    Returns:
+        its segment info or annotation, with the contiguous ``category_id``, and its (H, W) mask.
+
+    Raises:
+        DatasetError: the PNG or an annotation cannot be used.
+    """
+    is_panoptic = "pan_seg_file_name" in dataset_dict
+    return _panoptic_things(dataset_dict) if is_panoptic else _annotated(dataset_dict)
+
+
+def _panoptic_things(dataset_dict: Dict) -> Iterator[Tuple[Dict, np.ndarray]]:
+    """The thing segments of a panoptic PNG that have a pixel."""
+    rows = read_panoptic_rows(dataset_dict)
+    for i, segment in enumerate(dataset_dict["segments_info"], start=1):  # row 0 is void
+        mask = rows == i
+        if segment["isthing"] and mask.any():
+            yield segment, mask
+
+
+def _annotated(dataset_dict: Dict) -> Iterator[Tuple[Dict, np.ndarray]]:
+    """The annotations, their masks as training reads them."""
+    for annotation in dataset_dict.get("annotations", ()):
+        shape = {key: annotation.get(key) for key in ("category_id", "segmentation")}
+        one = {**dataset_dict, "annotations": [shape]}
+        (mask,) = read_ground_truth(one, mask_on=True, ignore_label=IGNORE_LABEL).masks
+        yield annotation, mask
+
+
+def _coco_annotation(source: Dict, mask: np.ndarray) -> Dict:
+    """Mask, area, box (that of the mask unless the annotation has one) and ``iscrowd``."""
+    rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
+    box = mask_util.toBbox(rle)
+    if {"bbox", "bbox_mode"} <= source.keys():
+        box = BoxMode.convert(list(source["bbox"]), source["bbox_mode"], BoxMode.XYWH_ABS)
+    return {
+        "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+        "area": int(mask_util.area(rle)),
+        "bbox": [float(side) for side in box],
+        "iscrowd": int(source.get("iscrowd", 0)),
+    }
+
+
+def _categories(things: Sequence[EvaluatedClass]) -> List[Dict]:
+    return [{"id": thing.dataset_id, "name": thing.name} for thing in things]
+
+
+# ------------------------------------------------------------------------------------------ reading
+
+
+@contextlib.contextmanager
+def reading(json_file: str) -> Iterator[None]:
+    """Around pycocotools' reading of a json: no word on the terminal, and a sentence if it fails.
+
+    Raises:
+        DatasetError: it is no json of COCO's kind.
+    """
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{json_file} is no COCO instances json: {error!r}") from error
+
+
+def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
+    """Leave in a ground truth, in place, the images and the thing classes of a data set.
+
+    What COCO's tool reads and its files often lack is added: ``info``, ``iscrowd``, ``area``.
+
+    Args:
+        coco: the content of ``json_file``.
+        dataset_name: registered, instance or panoptic.
+
+    Raises:
+        DatasetError: no image or no class is in both, an image has two sizes, or a class id means
+            two classes.
+    """
+    content = coco.dataset
+    for key in ("images", "categories"):
+        if key not in content:
+            raise DatasetError(f"{json_file} is no COCO instances json: it has no {key}")
+    images = _common_images(content["images"], dataset_name, json_file)
+    metadata = MetadataCatalog.get(dataset_name)
+    things = thing_classes(metadata)
+    _check_names(content["categories"], things, dataset_name, json_file)
+    known_images = {image["id"] for image in images}
+    dataset_ids = {thing.contiguous_id: thing.dataset_id for thing in things}
+    # a class may have several category ids: all become its first
+    category = {k: dataset_ids[i] for k, i in thing_ids(metadata).items()}
+    coco.dataset = {"info": {}, **content, "images": images, "categories": _categories(things)}
+    if "annotations" in content:  # a test set has none
+        coco.dataset["annotations"] = [
+            {"iscrowd": 0, **annotation, "category_id": category[annotation["category_id"]]}
+            for annotation in content["annotations"]
+            if annotation["category_id"] in category and annotation["image_id"] in known_images
+        ]
+    with reading(json_file):
+        coco.createIndex()
+        for annotation in coco.anns.values():
+            if "area" not in annotation:
+                annotation["area"] = int(mask_util.area(coco.annToRLE(annotation)))
+
+
+def _common_images(images: List[Dict], dataset_name: str, json_file: str) -> List[Dict]:
+    """The json's images that the data set has too."""
+    dicts = dicts_by_image(dataset_name)
+    common = [image for image in images if image["id"] in dicts]
+    if not common:
+        raise DatasetError(
+            f"{json_file} has no image of the data set '{dataset_name}': their image ids must agree"
+        )
+    if len(common) < len(dicts):
+        logger.warning(
+            "%d of %d images of '%s' are not in %s: mask AP leaves them out",
+            len(dicts) - len(common),
+            len(dicts),
+            dataset_name,
+            json_file,
+        )
+    for image in common:
+        sizes = [(i.get("width"), i.get("height")) for i in (image, dicts[image["id"]])]
+        if None not in sizes[0] + sizes[1] and sizes[0] != sizes[1]:
+            (width, height), (other_width, other_height) = sizes
+            raise DatasetError(
+                f"{json_file} says that the image {image['id']} is {width} x {height}, in the data "
+                f"set '{dataset_name}' it is {other_width} x {other_height}: an image id must mean "
+                "the same image in both"
+            )
+    return common
+
+
+def _check_names(
+    categories: List[Dict], things: Sequence[EvaluatedClass], dataset_name: str, json_file: str
+) -> None:
+    """The json must number the classes as the data set does; a name may be spelled otherwise."""
+    names = {thing.dataset_id: thing.name for thing in things}
+    if not any(category["id"] in names for category in categories):
+        raise DatasetError(
+            f"{json_file} has none of the thing classes of the data set '{dataset_name}', whose "
+            f"category ids are {sorted(names)}: both must number them alike"
+        )
+    for category in categories:
+        ours, theirs = names.get(category["id"]), category.get("name")
+        if ours not in (None, theirs) and theirs in names.values():
+            raise DatasetError(
+                f"{json_file} gives the category {category['id']} the name {theirs}, in the data "
+                f"set '{dataset_name}' it is {ours}: both must number them alike"
+            )

@@ -1,0 +1,91 @@
+"""Mask AP by COCO's tool, for any data set with things."""
+
+from typing import Dict, List, Optional, Sequence
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.structures import Instances
+
+from ..data.training_images import load_dicts
+from ..errors import UsageError
+from .classes import thing_classes
+from .coco_truth import ground_truth_json, reading, restrict_to_dataset
+from .derived import derived_dataset
+
+__all__ = ["InstanceEvaluator"]
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluator, for instance data sets and for the things of panoptic ones.
+
+    Contiguous thing ids may have gaps (in a panoptic data set stuff may stand between things), the
+    ground truth may be in a COCO json, in the data set's dicts or in panoptic PNGs, and json and
+    data set may differ in their images. The results are Detectron2's: ``segm`` and ``bbox`` with
+    AP, AP50, ... and AP per class, over at most 100 objects an image, as COCO defines it.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str,
+        *,
+        tasks: Optional[Sequence[str]] = ("bbox", "segm"),
+        **options,
+    ):
+        """
+        Args:
+            dataset_name: registered, with ``annotations`` or panoptic PNGs.
+            output_dir: gets ``coco_instances_results.json``, and ``instances_ground_truth.json``
+                where the data set has no COCO json of its own.
+            tasks: of "segm" and "bbox" (K-Net's boxes are those around its masks); None: what the
+                predictions have.
+            options: of Detectron2's evaluator.
+
+        Raises:
+            DatasetError: the ground truth cannot be used, see :mod:`.coco_truth`.
+        """
+        load_dicts(dataset_name)  # an instance data set may tell its classes only now
+        json_file = ground_truth_json(dataset_name, output_dir)
+        things = thing_classes(MetadataCatalog.get(dataset_name))
+        # Detectron2 wants the ids 0..n-1, and COCO's tool gives AP per class in this order
+        self._position = {thing.contiguous_id: i for i, thing in enumerate(things)}
+        with (
+            derived_dataset(
+                dataset_name,
+                json_file=json_file,
+                thing_classes=[thing.name for thing in things],
+                thing_dataset_id_to_contiguous_id={t.dataset_id: i for i, t in enumerate(things)},
+            ) as derived,
+            reading(json_file),
+        ):
+            super().__init__(derived, tasks, output_dir=output_dir, **options)
+        restrict_to_dataset(self._coco_api, dataset_name, json_file)
+        self._evaluated_dataset = dataset_name
+
+    def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
+        """
+        Args:
+            inputs: with ``image_id``; an image without ground truth is left out.
+            outputs: with ``instances`` in the data set's contiguous ids.
+
+        Raises:
+            UsageError: a predicted class that is no thing class of the data set.
+        """
+        for x, output in zip(inputs, outputs):
+            if x["image_id"] in self._coco_api.imgs and "instances" in output:
+                super().process([x], [{"instances": self._renumbered(output["instances"])}])
+
+    def _renumbered(self, instances: Instances) -> Instances:
+        """The same with the position of each class in place of its contiguous id."""
+        classes = instances.pred_classes.tolist()
+        unknown = set(classes) - self._position.keys()
+        if unknown:
+            raise UsageError(
+                f"the model predicts the class {min(unknown)}, which the data set "
+                f"'{self._evaluated_dataset}' in DATASETS.TEST does not have: evaluate a model of "
+                "its classes"
+            )
+        positions = torch.tensor([self._position[i] for i in classes], dtype=torch.long)
+        fields = {**instances.get_fields(), "pred_classes": positions}
+        return Instances(instances.image_size, **fields)

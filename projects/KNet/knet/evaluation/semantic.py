@@ -1,0 +1,107 @@
+"""Mean IoU, for semantic data sets and for panoptic ones."""
+
+from typing import Dict, List, Optional
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import SemSegEvaluator
+
+from ..data.class_layout import IGNORE_LABEL
+from ..data.ground_truth import read_ground_truth
+from ..data.training_images import load_dicts
+from ..errors import UsageError
+from .classes import pixel_classes
+from .derived import derived_dataset
+
+__all__ = ["SemanticEvaluator"]
+
+
+class SemanticEvaluator(SemSegEvaluator):
+    """Detectron2's semantic evaluator, for label maps and for panoptic PNGs.
+
+    Of a panoptic data set things and stuff are the classes, crowd and unlabelled pixels are
+    ignored, and contiguous ids may have gaps; its label maps are made as they are needed. The
+    results are Detectron2's: ``sem_seg`` with mIoU, fwIoU, mACC, pACC and IoU per class.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: Optional[str] = None, **options):
+        """
+        Args:
+            dataset_name: registered, with ``sem_seg_file_name`` or panoptic PNGs.
+            output_dir: gets ``sem_seg_predictions.json``.
+            options: of Detectron2's evaluator.
+
+        Raises:
+            DatasetError: the data set cannot be loaded.
+        """
+        dicts, metadata = load_dicts(dataset_name), MetadataCatalog.get(dataset_name)
+        self._is_panoptic = any("pan_seg_file_name" in d for d in dicts)
+        truth_key = "pan_seg_file_name" if self._is_panoptic else "sem_seg_file_name"
+        classes = pixel_classes(metadata, self._is_panoptic)
+        self._evaluated_dataset = dataset_name
+        self._dicts = {d[truth_key]: d for d in dicts}
+        self._contiguous_ids = [c.contiguous_id for c in classes]
+        self._num_contiguous_ids = max(self._contiguous_ids, default=-1) + 1
+        self._ignored_in_truth = (
+            self._num_contiguous_ids
+            if self._is_panoptic
+            else metadata.get("ignore_label", IGNORE_LABEL)
+        )
+        with derived_dataset(
+            dataset_name,
+            [{"file_name": d["file_name"], "sem_seg_file_name": d[truth_key]} for d in dicts],
+            stuff_classes=[c.name for c in classes],
+            stuff_dataset_id_to_contiguous_id={c.dataset_id: i for i, c in enumerate(classes)},
+            ignore_label=len(classes),
+        ) as derived:
+            super().__init__(
+                derived, output_dir=output_dir, sem_seg_loading_fn=self._load_labels, **options
+            )
+
+    def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
+        """
+        Args:
+            inputs: with ``file_name``.
+            outputs: with ``sem_seg`` (largest contiguous id + 1, H, W), any scores or logits.
+
+        Raises:
+            UsageError: another number of classes than the data set has.
+            DatasetError: a label map has another size, or a class that the data set does not.
+        """
+        for x, output in zip(inputs, outputs):
+            scores = output["sem_seg"]
+            if len(scores) != self._num_contiguous_ids:
+                raise UsageError(
+                    f"the model tells {len(scores)} classes apart, the data set "
+                    f"'{self._evaluated_dataset}' in DATASETS.TEST has {self._num_contiguous_ids}: "
+                    "evaluate a model of its classes"
+                )
+            if len(self._contiguous_ids) < self._num_contiguous_ids:
+                scores = scores[torch.tensor(self._contiguous_ids, device=scores.device)]
+            self._size = tuple(scores.shape[1:])
+            super().process([x], [{"sem_seg": scores}])
+
+    def evaluate(self) -> Optional[Dict]:
+        """
+        Returns:
+            on the main process ``{"sem_seg": {...}}`` in percent; NaN for what the data lack.
+        """
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            return super().evaluate()
+
+    def _load_labels(self, file_name: str, dtype: type = int) -> np.ndarray:
+        """(H, W) of the prediction's size: position of each pixel's class, or their number."""
+        num_classes = len(self._contiguous_ids)
+        truth = read_ground_truth(
+            {**self._dicts[file_name], "height": self._size[0], "width": self._size[1]},
+            mask_on=False,
+            ignore_label=self._ignored_in_truth,
+            num_classes=None if self._is_panoptic else num_classes,
+        )
+        labels = truth.labels.astype(dtype)
+        ignored = labels == self._ignored_in_truth
+        labels[ignored] = 0
+        positions = np.full(self._num_contiguous_ids, num_classes)
+        positions[self._contiguous_ids] = np.arange(num_classes)
+        return np.where(ignored, num_classes, positions[labels])
