@@ -42,6 +42,7 @@ _TINY = {
     "SOLVER.IMS_PER_BATCH": 2,
     "SOLVER.MAX_ITER": 2,
     "SOLVER.STEPS": (),
+    "TEST.EXPECTED_RESULTS": [],
 }
 
 

@@ -15,10 +15,11 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, NamedTuple
+from typing import Dict, List, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
 
 from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
@@ -93,6 +94,7 @@ def start_clean(folder: str) -> None:
 def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
     """Train on the CPU; returns the results of the evaluation at the end."""
     setup_logging(cfg)
+    cfg.TEST.EXPECTED_RESULTS = []  # compared when the pictures are drawn
     # the images are small: a second thread mostly waits, on a busy machine for long
     torch.set_num_threads(1)
     prepare(cfg, num_gpus=0)
@@ -115,10 +117,20 @@ def draw(cfg: CfgNode, dataset: str, kind: str) -> None:
     draw_losses(cfg.OUTPUT_DIR)
 
 
+def compare_with_expected(cfg: CfgNode, expected: List, results: Dict) -> None:
+    """Detectron2's comparison of results with TEST.EXPECTED_RESULTS; exits where they differ."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.EXPECTED_RESULTS = expected
+    verify_results(cfg, results)
+
+
 def main(argv=None) -> int:
     args = parse_args(argv)
     try:
         cfg = load_config(args.config_file, args.opts)
+        # of the settings in the file, not of others
+        expected = [] if args.opts else cfg.TEST.EXPECTED_RESULTS
         if args.output:
             cfg.OUTPUT_DIR = args.output
         if not cfg.DATASETS.TEST:
@@ -126,6 +138,7 @@ def main(argv=None) -> int:
         start_clean(cfg.OUTPUT_DIR)
         results = train_and_evaluate(cfg, args)
         dataset = cfg.DATASETS.TEST[0]
+        all_results = results
         results = results.get(dataset, results)  # by data set only where there are several
         task = next(task for task in TASKS if task.result in results)
         draw(cfg, dataset, task.kind)
@@ -134,6 +147,7 @@ def main(argv=None) -> int:
         return 1
     quality = results[task.result][task.metric]
     print(f"{task.figure} {quality:.1f} on {dataset}, pictures in {cfg.OUTPUT_DIR}")
+    compare_with_expected(cfg, expected, all_results)
     return 0
 
 

@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""Train several configs one after the other and put their results beside each other.
+
+    DETECTRON2_DATASETS=/path/to/datasets python projects/KNet/tools/compare.py \\
+        configs/compare/camvid_*.yaml -- MODEL.WEIGHTS mobilenetv2_100.pth
+
+What stands behind ``--`` is changed in each config. Each run is a process of its own and leaves
+what ``train_net.py`` leaves in its OUTPUT_DIR; the table is written as Markdown.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List
+
+from knet.engine.main import load_config
+from knet.errors import UsageError
+
+TRAIN_NET = Path(__file__).resolve().parents[3] / "train_net.py"
+# The main figure of each task, as metrics.json names it
+FIGURES = {"panoptic_seg/PQ": "PQ", "segm/AP": "mask AP", "sem_seg/mIoU": "mIoU"}
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config_files", nargs="+")
+    parser.add_argument("--num-gpus", type=int, default=0)
+    words = sys.argv[1:] if argv is None else list(argv)
+    cut = words.index("--") if "--" in words else len(words)
+    args = parser.parse_args(words[:cut])
+    args.opts = words[cut + 1 :]
+    return args
+
+
+def train(config_file: str, num_gpus: int, opts: List[str]) -> Dict[str, float]:
+    """Train and evaluate one config.
+
+    Returns:
+        its last metrics, and ``minutes`` of wall time.
+
+    Raises:
+        UsageError: the run failed; what it said is on stderr.
+    """
+    start = time.monotonic()
+    command = [sys.executable, str(TRAIN_NET), "--config-file", config_file]
+    run = subprocess.run([*command, "--num-gpus", str(num_gpus), *opts])
+    if run.returncode:
+        raise UsageError(f"{config_file} stopped with status {run.returncode}")
+    metrics = {}
+    path = os.path.join(load_config(config_file, opts).OUTPUT_DIR, "metrics.json")
+    for line in Path(path).read_text().splitlines():
+        metrics.update(json.loads(line))
+    return {**metrics, "minutes": (time.monotonic() - start) / 60}
+
+
+def table(results: Dict[str, Dict[str, float]]) -> str:
+    """Config -> metrics, as Markdown; a figure that no run has gets no column."""
+    names = [key for key in FIGURES if any(key in metrics for metrics in results.values())]
+    lines = [
+        " | ".join(["| config", *(FIGURES[name] for name in names), "minutes |"]),
+        "|---" * (len(names) + 2) + "|",
+    ]
+    for config, metrics in results.items():
+        figures = [f"{metrics[n]:.1f}" if n in metrics else "" for n in names]
+        lines.append(" | ".join([f"| `{config}`", *figures, f"{metrics['minutes']:.1f} |"]))
+    return "\n".join(lines)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    results = {}
+    try:
+        for config_file in args.config_files:
+            results[config_file] = train(config_file, args.num_gpus, args.opts)
+    except UsageError as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 1
+    print(table(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
