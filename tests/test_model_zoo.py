@@ -36,6 +36,8 @@ def test_an_installed_package_brings_its_configs(tmp_path, monkeypatch):
 def test_a_name_that_does_not_exist(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"coco/panoptic/knet_r5.*coco/panoptic/knet_r50"):
         model_zoo.get_config("coco/panoptic/knet_r5")
+    with pytest.raises(UsageError, match="there is no config ''"):
+        model_zoo.get_config("")
     with pytest.raises(UsageError, match=r"known are.*ade20k/knet_fcn_r50"):
         model_zoo.get_config("?")
     monkeypatch.setattr(model_zoo, "_FOLDERS", [tmp_path / "a", tmp_path / "b"])

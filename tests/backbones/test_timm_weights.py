@@ -109,6 +109,19 @@ def test_wrong_files(tmp_path):
         read_weights(str(tmp_path / "empty.whl"))
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_programs_are_not_started(packed, tmp_path):
+    """Which torch.load would do, even where it is told to load nothing but weights."""
+    path = tmp_path / "program.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+    if packed:
+        with zipfile.ZipFile(tmp_path / "program.whl", "w") as wheel:
+            wheel.write(path, "package/program.pt")
+        path = tmp_path / "program.whl"
+    with pytest.raises(DatasetError, match="TorchScript"):
+        read_weights(str(path))
+
+
 def test_unknown_name(network):
     with pytest.raises(UsageError, match="'mobilenet' is no model of timm"):
         to_timm_names(network.state_dict(), "mobilenet")

@@ -67,6 +67,18 @@ def test_published_models_keep_every_tensor(name, convert, tmp_path):
     assert all(torch.equal(back[key], tensor) for key, tensor in file.items())
 
 
+@pytest.mark.parametrize("with_config", [False, True])
+def test_what_is_no_part_of_the_network_stays_behind(with_config, convert, tmp_path):
+    model = models.build(PANOPTIC)
+    official, _ = to_official(model.state_dict())
+    models.save(tmp_path / "official.pth", {**official, "ema_x": torch.ones(1)})
+    words = ["--config-file", CONFIG, "--opts", *models.options(PANOPTIC)] if with_config else []
+    status, out = convert(tmp_path / "official.pth", tmp_path / "ours.pth", *words)
+    assert status == 0 and "1 tensors of none of its modules (ema_x" in out
+    converted = torch.load(tmp_path / "ours.pth", weights_only=True)["model"]
+    assert set(converted) == set(model.state_dict())
+
+
 def test_a_file_is_not_overwritten_unasked(convert, tmp_path):
     official, target = tmp_path / "official.pth", tmp_path / "ours.pth"
     models.save_official(official, models.build(PANOPTIC).state_dict())
@@ -117,6 +129,7 @@ def test_a_backbone_gets_the_names_of_a_models(convert, tmp_path):
         ({"model": {"layer.weight": torch.ones(1)}}, [], "no official K-Net"),
         ({"model": {"layer.weight": torch.ones(1)}}, ["--to", "official"], "no K-Net of this"),
         ({"meta": {}}, [], "no state dict"),
+        ({"state_dict": {"layer.weight": None}}, [], "cannot read"),
     ],
 )
 def test_files_that_cannot_be_converted(content, words, told, convert, tmp_path):

@@ -227,7 +227,20 @@ def test_a_model_of_ours_stays_as_it_is():
     assert recognized.architecture is None and list(recognized.state_dict) == list(model)
 
 
-@pytest.mark.parametrize("content", [{}, {"a": 1}, [torch.ones(1)], {"model": 3}])
+def test_mmsegs_other_models_give_their_backbone():
+    file = {f"backbone.{k}": v for k, v in backbone_of(R50).items()}
+    file["decode_head.query_embed.weight"] = torch.empty(100, 256)
+    what, missing, left_over = places(file, ours(R50))
+    assert "a backbone" in what
+    assert not missing and left_over == {"decode_head.query_embed.weight"}
+
+
+NAMELESS = {0: torch.ones(1)}
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"a": 1}, [torch.ones(1)], {"model": 3}, NAMELESS, {"state_dict": NAMELESS}]
+)
 def test_no_state_dict(content):
     with pytest.raises(ValueError, match="no state dict"):
         content_of(content)

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import contextlib
 import datetime
 import functools
 import importlib
@@ -12,6 +13,7 @@ import pathlib
 import pickle
 import subprocess
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -133,6 +135,23 @@ def test_what_stands_beside_the_weights_does_no_harm(form, tmp_path):
         assert loaded["meta"][name] is None, name
 
 
+class Buffer:
+    """Logs its own methods by name, as mmengine's does."""
+
+    def mean(self):
+        pass
+
+    def __getstate__(self):
+        return {"statistics": {"mean": Buffer.mean}}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_methods_of_a_framework_beside_the_weights(form, tmp_path):
+    content = {"weight": torch.ones(2), "message_hub": {"loss": Buffer()}}
+    loaded = load_file(write(tmp_path, content, form))
+    assert loaded["message_hub"] == {"loss": None} and loaded["weight"].tolist() == [1, 1]
+
+
 def test_containers_that_hold_themselves(tmp_path):
     content = {"log": Log()}
     content["self"] = content
@@ -225,11 +244,62 @@ def test_a_module_with_its_source_is_not_brought_to_life(tmp_path):
     assert loaded["model"] is None and torch.equal(loaded["weight"], torch.ones(1))
 
 
+def write_legacy(folder, pickled: bytes) -> str:
+    """A file of torch's oldest format around a pickle written by hand."""
+    path = folder / "weights.pth"
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    empty, no_storages = pickle.dumps({}, 2), pickle.dumps([], 2)
+    head = path.read_bytes().removesuffix(empty + no_storages)
+    path.write_bytes(head + pickled + no_storages)
+    return str(path)
+
+
+def module_of(class_: bytes) -> bytes:
+    """A pickle of a module whose source has changed since."""
+    return b"(S'module'\n" + class_ + b"S'file.py'\nS'another source'\ntQ."
+
+
+def test_a_module_of_a_changed_source_is_not_brought_to_life(tmp_path):
+    path = write_legacy(tmp_path, module_of(b"ctorch.nn.modules.linear\nLinear\n"))
+    with pytest.warns(torch.serialization.SourceChangeWarning):
+        assert load_file(path) is None
+
+
+@pytest.mark.filterwarnings("ignore::torch.serialization.SourceChangeWarning")
+@pytest.mark.parametrize(
+    "name", [b"ctorch._utils\n_rebuild_tensor\n", b"ctorch.nn.modules.linear\nLinear\n"]
+)
+def test_no_patch_of_a_changed_source_is_written(name, tmp_path):
+    """Which torch does, under any path, for what has these attributes."""
+    mark = tmp_path / "mark"
+    attributes = f"(dS'dump_patches'\nI01\nsS'__name__'\nS'{mark}'\ns".encode()
+    for state in (b"(N" + attributes + b"t", attributes):
+        path = write_legacy(tmp_path, module_of(name + state + b"b"))
+        with contextlib.suppress(pickle.UnpicklingError):
+            load_file(path)
+        assert [p.name for p in tmp_path.iterdir()] == ["weights.pth"]
+
+
 def test_programs_are_refused(tmp_path):
     path = str(tmp_path / "weights.pth")
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
     with pytest.raises(pickle.UnpicklingError, match="TorchScript"):
         load_file(path)
+
+
+def test_programs_under_a_disguise_are_refused(tmp_path, monkeypatch):
+    """Torch takes a name to end at a zero byte when it asks whether a file is a program."""
+    plain, disguised = tmp_path / "plain.pth", tmp_path / "disguised.pth"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(plain))
+    name = "plain/constants.pkl"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(disguised, "w") as target:
+        for entry in source.namelist():
+            target.writestr(f"{name}?x" if entry == name else entry, source.read(entry))
+    content = disguised.read_bytes()
+    disguised.write_bytes(content.replace(f"{name}?x".encode(), f"{name}\0x".encode()))
+    monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("it was started"))
+    with pytest.raises(pickle.UnpicklingError, match="TorchScript"):
+        load_file(str(disguised))
 
 
 def test_tar_archives_are_refused(tmp_path):

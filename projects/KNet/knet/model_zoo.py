@@ -73,7 +73,7 @@ def load_model(
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     for place in (path, *(folder / name_or_path for folder in _FOLDERS)):
-        for file in (place, place.with_name(f"{place.name}.yaml")):
+        for file in (place, Path(f"{place}.yaml")):
             if file.is_file():
                 return file
     known = _names()

