@@ -142,8 +142,18 @@ def test_a_config_file_that_is_not_there(tmp_path):
         ("MODEL: [\n", "mine.yaml"),
         ("_BASE_: not_there.yaml\n", "not_there.yaml"),
         ("just words\n", "mine.yaml"),
+        ("", "mine.yaml"),
+        ("MODEL: 3\n", "mine.yaml"),
     ],
-    ids=["unknown key", "another type", "no yaml", "base not there", "no keys"],
+    ids=[
+        "unknown key",
+        "another type",
+        "no yaml",
+        "base not there",
+        "no keys",
+        "empty",
+        "no node",
+    ],
 )
 def test_a_config_file_with_a_mistake_is_named(tmp_path, text, mention):
     path = tmp_path / "mine.yaml"
@@ -152,3 +162,11 @@ def test_a_config_file_with_a_mistake_is_named(tmp_path, text, mention):
         load_config(str(path))
     assert str(path) in str(error.value) and mention in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_config_file_runs_no_code(tmp_path):
+    path, trace = tmp_path / "mine.yaml", tmp_path / "trace"
+    path.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{trace}']\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml"):
+        load_config(str(path))
+    assert not trace.exists()

@@ -208,8 +208,24 @@ def test_semantic_data_and_model(path):
         assert stage["kernel_updator_cfg"]["in_channels"] == semantic.UPDATE_CHANNELS
         assert stage["num_heads"] == cfg.MODEL.KNET.KERNEL_UPDATE.NUM_HEADS
         assert stage["feedforward_channels"] == cfg.MODEL.KNET.KERNEL_UPDATE.FEEDFORWARD_CHANNELS
-    if theirs["model"]["backbone"]["type"] == "SwinTransformer":
-        check_swin(theirs["model"]["backbone"], cfg)
+    backbone, names = theirs["model"]["backbone"], list("2345")
+    if backbone["type"] == "SwinTransformer":
+        check_swin(backbone, cfg)
+        prefix, names = "p", list("0123")
+    else:
+        resnets, prefix = cfg.MODEL.RESNETS, "res"
+        assert backbone["type"] == "ResNetV1c" and backbone["contract_dilation"]
+        assert backbone["dilations"] == [1, 1, resnets.RES4_DILATION, resnets.RES5_DILATION]
+        assert backbone["strides"] == [
+            1,
+            2,
+            *(1 if d > 1 else 2 for d in backbone["dilations"][2:]),
+        ]
+        assert backbone["norm_eval"] == cfg.MODEL.BACKBONE.NORM_EVAL
+    features = [prefix + name for name in names]
+    used = base["in_index"] if isinstance(base["in_index"], list) else [base["in_index"]]
+    assert [features[i] for i in used] == head.IN_FEATURES
+    assert features[auxiliary["in_index"]] == semantic.AUXILIARY_IN_FEATURE
 
 
 def test_the_learning_rate_of_each_iteration():

@@ -158,6 +158,8 @@ SPOILED = {
         lambda content: content["categories"].append({"id": 3, "name": "bowl", "isthing": 1}),
         r"\b3\b",
     ),
+    "segment of the id of void": (with_value(0, "id", *SEGMENT), r"id 0 in image 2"),
+    "segment of an id beyond a PNG": (with_value(1 << 24, "id", *SEGMENT), r"id 16777216"),
     "two segments of one id": (with_value(300, "id", *SEGMENT), r"\b300\b"),
     "two annotations of one image": (with_value(1, "image_id", "annotations", 1), r"\b1\b"),
 }

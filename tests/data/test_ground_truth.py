@@ -159,6 +159,15 @@ def test_every_form_of_a_mask(image, segmentation):
     assert result["instances"].gt_classes.tolist() == [3]
 
 
+def test_compressed_rle_of_any_shape(image):
+    generator = np.random.default_rng(0)
+    for share in (0.0, 0.02, 0.3, 0.9, 1.0):
+        mask = (generator.random((40, 64)) < share).astype(np.uint8)
+        mask[generator.integers(40) :, generator.integers(64) :] = 1
+        result = read({**image, "annotations": [annotation(rle(mask), 3)]})
+        assert np.array_equal(result["instances"].gt_masks.tensor[0].numpy(), mask > 0)
+
+
 def test_crowds_and_empty_objects_are_left_out(image):
     xywh = {"bbox_mode": BoxMode.XYWH_ABS}
     record = {
@@ -171,10 +180,12 @@ def test_crowds_and_empty_objects_are_left_out(image):
             annotation(box(3, 3, 9, 9), 5, bbox=[3, 3, 1, 9], **xywh),
             annotation(None, 6, bbox=[0, 0, 5, 5], iscrowd=1, **xywh),
             annotation(box(3, 3, 9, 9), 7, bbox=[3, 3, 9, 9]),
+            annotation(box(3, 3, 9, 9), 8, bbox=[], **xywh),
+            annotation(box(3, 3, 9, 9), 9, bbox=None, **xywh),
         ],
     }
     before = copy.deepcopy(record)
-    assert read(record)["instances"].gt_classes.tolist() == [5, 7]
+    assert read(record)["instances"].gt_classes.tolist() == [5, 7, 8, 9]
     assert record == before
     left = [T.CropTransform(0, 0, 10, 40)]  # none of class 0 is there
     record["annotations"] = [annotation(box(0, 30, 40, 20), 0), annotation(box(0, 5, 40, 20), 1)]
@@ -195,6 +206,11 @@ def test_an_image_without_objects(image, annotations):
         ({"size": [39, 64], "counts": [2496]}, "mask is 64 x 39"),
         ({"size": [40, 64], "counts": [210, 10]}, "220 pixels of 2560"),
         ({"size": [40, 64]}, "counts"),
+        ({"size": [40, 64], "counts": rle(MASK[:39])["counts"]}, "2496 pixels of 2560"),
+        ({"size": [40, 64], "counts": rle(np.tile(MASK, 2))["counts"]}, "5120 pixels of 2560"),
+        ({"size": [40, 64], "counts": rle(MASK)["counts"][:2]}, "pixels of 2560"),
+        ({"size": [40, 64], "counts": "P"}, "cut off"),
+        ({"size": [40, 64], "counts": ""}, "cut off"),
         (MASK.T, "mask is 40 x 64"),
         (np.zeros((2, 40, 64)), "mask is"),
         ([[1.0, 2, 3, 4]], "3 points and more, one has 4 numbers"),

@@ -44,6 +44,12 @@ def test_when_nothing_is_left_the_sentence_says_why(tiny_config, dishes):
         kept(tiny_config, dishes)
 
 
+def test_no_data_set_to_train_on(tiny_config):
+    tiny_config.DATASETS.TRAIN = ()
+    with pytest.raises(UsageError, match=r"DATASETS\.TRAIN is \(\)"):
+        load_training_dicts(tiny_config)
+
+
 def test_of_a_semantic_set_every_image_is_kept(tiny_config, tmp_path):
     folder = SemanticFolder(tmp_path)
     folder.add("all", np.zeros((40, 64), np.uint8))

@@ -327,14 +327,25 @@ def test_distorted_images_keep_their_channels_in_the_mapper(published, shapes):
         ("CROP.SIZE", [0, 64]),
         ("CROP.SIZE", [64.5, 64]),
         ("FORMAT", "L"),
+        ("MIN_SIZE_TRAIN", ()),
+        ("MIN_SIZE_TRAIN_SAMPLING", "all"),
+        ("RANDOM_FLIP", "both"),
     ],
 )
 def test_a_key_that_cannot_be_used_is_named(published, key, value):
     *parents, last = key.split(".")
     node = published.INPUT.CROP if parents else published.INPUT
     node[last] = value
-    with pytest.raises(UsageError, match=f"INPUT.{key}"):
+    with pytest.raises(UsageError, match=rf"INPUT\..*{last}"):
         build_augmentations(published, is_train=True)
+
+
+def test_a_range_needs_two_sizes(published):
+    published.INPUT.MIN_SIZE_TRAIN_SAMPLING = "range"
+    for sizes in ((512,), (512, 640, 768)):
+        published.INPUT.MIN_SIZE_TRAIN = sizes
+        with pytest.raises(UsageError, match=r"INPUT\.MIN_SIZE_TRAIN"):
+            build_augmentations(published, is_train=True)
 
 
 @pytest.mark.parametrize(

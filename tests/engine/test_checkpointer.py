@@ -110,6 +110,34 @@ def test_an_official_baseline_is_a_model_without_updates(tmp_path, log):
     models.assert_same(ours, theirs)
 
 
+def test_an_official_semantic_model_may_have_the_original_swins_names(tmp_path, log):
+    theirs, ours = models.build(UPERNET_SWIN), models.build(UPERNET_SWIN, seed=1)
+    official, _ = to_official(theirs.state_dict())
+    file = {k: v for k, v in official.items() if not k.startswith("backbone.")}
+    file.update((k, v) for k, v in theirs.state_dict().items() if k.startswith("backbone."))
+    load(ours, models.save(tmp_path / "official.pth", file), complete=True)
+    models.assert_same(ours, theirs)
+    assert "UPerNet, Swin of 8 channels" in log.text
+
+
+def test_averages_beside_official_weights_are_left_over(tmp_path, log):
+    theirs, ours = models.build(PANOPTIC), models.build(PANOPTIC, seed=1)
+    official, _ = to_official(theirs.state_dict())
+    averages = {f"ema_{k.replace('.', '_')}": torch.zeros_like(v) for k, v in official.items()}
+    load(ours, models.save(tmp_path / "official.pth", {**averages, **official}), complete=True)
+    models.assert_same(ours, theirs)
+    assert "ema_rpn_head_init_kernels_weight" in warnings(log)
+
+
+def test_a_module_beside_the_official_ones_is_of_another_model(tmp_path):
+    model = models.build(PANOPTIC)
+    official, _ = to_official(model.state_dict())
+    official["roi_head.track_head.weight"] = torch.ones(2)
+    path = models.save(tmp_path / "official.pth", official)
+    with pytest.raises(UsageError, match=r"with roi_head\.track_head\.weight"):
+        load(model, path)
+
+
 def test_nothing_but_the_weights_of_an_official_file_is_taken(tmp_path):
     model = models.build(PANOPTIC)
     path = models.save_official(tmp_path / "official.pth", model.state_dict())

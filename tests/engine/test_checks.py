@@ -276,6 +276,23 @@ def test_masks_are_not_to_be_switched_off(tiny_config):
         check_config(tiny_config)
 
 
+def test_a_semantic_model_has_no_masks(tiny_config):
+    tiny_config.MODEL.META_ARCHITECTURE = "SemanticKNet"
+    with pytest.raises(UsageError, match=r"MODEL\.MASK_ON False"):
+        check_config(tiny_config)
+
+
+def test_deeplab_heads_whose_channels_differ(tiny_config):
+    tiny_config.MODEL.META_ARCHITECTURE, tiny_config.MODEL.MASK_ON = "SemanticKNet", False
+    head = tiny_config.MODEL.SEM_SEG_HEAD
+    head.NAME, head.CONVS_DIM, head.ASPP_CHANNELS = "KNetSemSegHead", 128, 256
+    tiny_config.MODEL.KNET.SEMANTIC.BASE_HEAD = "DeepLabV3Head"
+    with pytest.raises(UsageError, match=r"CONVS_DIM 128 and ASPP_CHANNELS 256"):
+        check_config(tiny_config)
+    head.ASPP_CHANNELS = 128
+    check_config(tiny_config)
+
+
 def test_an_instance_model_has_no_rank_loss(tiny_config):
     tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 0
     assert build_model(tiny_config).criterion.rank_weight == 0

@@ -181,3 +181,10 @@ def test_an_unknown_name_is_told_with_the_known_ones(tiny_config, key, value):
         build_optimizer(tiny_config, Small())
     assert f"SOLVER.{key} is '{value}'" in str(error.value)
     assert ("ADAMW or SGD" if key == "OPTIMIZER" else "full_model") in str(error.value)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_gradient_is_neither_removed_nor_turned_around(tiny_config, value):
+    tiny_config.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = value
+    with pytest.raises(UsageError, match=r"SOLVER\.CLIP_GRADIENTS\.CLIP_VALUE"):
+        build_optimizer(tiny_config, Small())

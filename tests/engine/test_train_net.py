@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_argument_parser
 from panopticapi.evaluation import pq_compute
 
-from knet.engine.main import load_config, main
+from knet.engine.main import load_config, main, run
 from tests.conftest import DEMO_CONFIG, REPO, PanopticFolder, pairs
 
 # Every kernel that wins a pixel makes a segment: after so few iterations the strict limits of the
@@ -289,6 +291,7 @@ def test_weights_of_another_model(train_net, tiny_options, tmp_path, flags):
         ("SOLVER.MAX_ITER", 0),
         ("SOLVER.AMP.ENABLED", True),
         ("DATASETS.TRAIN", ()),
+        ("DATALOADER.NUM_WORKERS", -1),
     ],
 )
 def test_a_value_of_detectron2s_that_cannot_work(train_net, tiny_options, key, value):
@@ -301,10 +304,25 @@ def test_a_value_of_detectron2s_that_cannot_work(train_net, tiny_options, key, v
         ("MODEL.FPN.IN_FEATURES", ["res2", "res9"]),
         ("MODEL.RESNETS.DEPTH", 51),
         ("INPUT.FORMAT", "XYZ"),
+        ("INPUT.RANDOM_FLIP", "both"),
+        ("SOLVER.BASE_LR", -1.0),
     ],
 )
 def test_a_value_deep_in_detectron2_that_cannot_work(train_net, tiny_options, key, value):
     assert train_net(options={**tiny_options, key: value}).sentence()
+
+
+def test_a_process_of_its_own_knows_the_data_sets_of_the_config(
+    tiny_options, pottery, tmp_path, monkeypatch
+):
+    """Processes that are spawned for several GPUs have not prepared anything."""
+    pottery.write()
+    cfg = load_config(DEMO_CONFIG, pairs({**tiny_options, **pottery.options()}))
+    seen = []
+    monkeypatch.setattr("knet.engine.main.KNetTrainer", lambda cfg: seen.extend(DatasetCatalog))
+    with pytest.raises(AttributeError):  # it is no trainer
+        run(cfg, default_argument_parser().parse_args(["--num-gpus", "0"]))
+    assert pottery.name in seen
 
 
 def test_as_a_program(tiny_options, tmp_path):

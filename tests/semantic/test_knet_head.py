@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from knet.errors import UsageError
-from knet.semantic import find_classifier, segmentation_loss
+from knet.semantic import KNetSemSegHead, find_classifier, segmentation_loss
 
 from .heads import BASE_HEADS, NUM_CLASSES, small_config, training_batch
 
@@ -59,6 +59,37 @@ def test_the_base_head_is_unchanged(base_head):
     for kernels in stages[0].kernels:
         assert torch.equal(kernels, conv.weight.flatten(1))
     assert len(stages) == 4
+
+
+@pytest.mark.parametrize("base_head", ["DeepLabV3Head", "DeepLabV3PlusHead"])
+def test_deeplab_pools_an_image_of_any_size(base_head):
+    """Detectron2's would pool windows of the crop's size, and take multiples of it only."""
+    cfg = small_config(base_head, "SemanticKNet")
+    cfg.MODEL.SEM_SEG_HEAD.COMMON_STRIDE = 16  # wrong, which is of no matter here
+    whole = build(cfg)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "absolute", [64, 96]
+    model = build(cfg)
+    (image,) = training_batch(((61, 130),))
+    with torch.no_grad():
+        result, expected = (m.eval()([{"image": image["image"]}])[0] for m in (model, whole))
+    assert torch.equal(result["sem_seg"], expected["sem_seg"])
+    cfg.INPUT.CROP.SIZE = [60, 90]  # no multiple of the stride
+    assert sum(build(cfg).train()(training_batch(((60, 90), (50, 90)))).values()) > 0
+
+
+@pytest.mark.parametrize("base_head", BASE_HEADS)
+def test_the_base_head_is_left_at_its_classifier(base_head, monkeypatch):
+    """Its own loss is not used: its labels may have any size, and no time is spent on it."""
+    head = build(small_config(base_head)).sem_seg_head.train()
+    called = []
+    monkeypatch.setattr(head.base_head, "losses", lambda *_: called.append(1), raising=False)
+    shapes = {"p2": 4, "p3": 8, "p4": 16, "p5": 32, "res2": 4, "res3": 8, "res4": 16, "res5": 32}
+    channels = {"res2": 16, "res3": 32, "res4": 64, "res5": 128}
+    features = {n: torch.rand(2, channels.get(n, 16), 64 // s, 64 // s) for n, s in shapes.items()}
+    assert len(head.predict(features, torch.zeros(2, 61, 63, dtype=torch.long))) == 4
+    assert not called
+    _, classifier = find_classifier(head.base_head, NUM_CLASSES)
+    assert not classifier._forward_hooks
 
 
 def test_without_stages_it_is_the_base_head():
@@ -152,6 +183,22 @@ def test_auxiliary_head_helps_in_training_only():
 
 
 class TestWrongInput:
+    def test_a_classifier_that_is_not_called(self):
+        class Other(nn.Module):
+            common_stride = 32
+
+            def __init__(self):
+                super().__init__()
+                self.unused = nn.Conv2d(8, NUM_CLASSES, 1)
+                self.layers = nn.ModuleList([nn.Conv2d(8, NUM_CLASSES, 3)])
+
+            def forward(self, features, targets=None):
+                return self.layers[0](features["res5"]), {}
+
+        head = KNetSemSegHead(Other(), [], num_classes=NUM_CLASSES)
+        with pytest.raises(UsageError, match=r"Other does not call its 'unused'"):
+            head.predict({"res5": torch.rand(1, 8, 4, 4)})
+
     def test_no_classifier(self):
         cfg = small_config("SemSegFCNHead")
         cfg.MODEL.KNET.SEMANTIC.CLASSIFIER = "convs"

@@ -54,12 +54,39 @@ def test_training_images_are_padded_to_the_crop():
     assert torch.equal(seen["labels"][1, :64], batch[1]["sem_seg"])
 
 
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_statistics_of_the_backbone_stay_or_are_learned(norm_eval):
+    model = build(MODEL__BACKBONE__NORM_EVAL=norm_eval).train()
+    norm = model.backbone.res2[0].conv1.norm
+    before = norm.running_mean.clone()
+    sum(model(training_batch()).values()).backward()
+    assert torch.equal(norm.running_mean, before) == norm_eval
+    assert norm.weight.grad.abs().sum() > 0
+    assert model.sem_seg_head.base_head.convs[0].norm.training  # the head learns in any case
+
+
 def test_images_that_cannot_be_used():
     model = build().eval()
     with pytest.raises(DatasetError, match=r"1 channels, MODEL.PIXEL_MEAN has 3"):
         model([{"image": torch.zeros(1, 32, 32), "file_name": "grey.png"}])
     with pytest.raises(DatasetError, match=r"grey.png has NaN"):
         model([{"image": torch.full((3, 32, 32), float("nan")), "file_name": "grey.png"}])
+
+
+@pytest.mark.parametrize(
+    "labels, mention",
+    [
+        (None, "no 'sem_seg'"),
+        (torch.zeros(32, 48, dtype=torch.long), r"labels of \(32, 48\).* image of \(48, 32\)"),
+        (torch.full((48, 32), NUM_CLASSES), rf"label {NUM_CLASSES} .*{NUM_CLASSES} classes"),
+        (torch.full((48, 32), -1), "label -1 .*IGNORE_VALUE 255"),
+    ],
+)
+def test_labels_that_cannot_be_used(labels, mention):
+    model = build().train()
+    x = {"image": torch.zeros(3, 48, 32), "file_name": "a.png"}
+    with pytest.raises(DatasetError, match=rf"a\.png has .*{mention}"):
+        model([x if labels is None else {**x, "sem_seg": labels}])
 
 
 def test_class_count_must_come_from_somewhere():

@@ -8,7 +8,6 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import ImageList
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .criterion import Criterion
 from .data.class_layout import ClassLayout, resolve_class_layout
@@ -17,6 +16,7 @@ from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
 from .neck import build_neck
+from .norm_eval import keep_statistics
 from .structures import StagePrediction
 from .targets import TargetBuilder
 
@@ -101,9 +101,7 @@ class KNet(nn.Module):
     def train(self, mode: bool = True):
         super().train(mode)
         if self.backbone_norm_eval:
-            for module in self.backbone.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+            keep_statistics(self.backbone)
         return self
 
     def forward(self, batched_inputs: List[Dict]) -> object:

@@ -186,6 +186,12 @@ def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -
     segments = annotation["segments_info"]
     image_id = annotation["image_id"]
     check_entries(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
+    for segment in segments:
+        if not 0 < segment["id"] < 256**3:
+            raise DatasetError(
+                f"{panoptic_json} has a segment of the id {segment['id']} in image {image_id}: ids "
+                "are 1 to 16777215, and 0 marks pixels without segment in the PNG"
+            )
     unknown = {s["category_id"] for s in segments} - contiguous.keys()
     if unknown:
         raise DatasetError(

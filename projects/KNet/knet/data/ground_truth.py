@@ -170,7 +170,8 @@ def read_file(file_name: str, image_format: Optional[str]) -> np.ndarray:
     try:
         return utils.read_image(file_name, format=image_format)
     except Exception as error:  # Pillow raises many kinds for a broken file
-        raise DatasetError(f"cannot read the image {file_name}: {error}") from error
+        wanted = f" as {image_format}" if image_format else ""
+        raise DatasetError(f"cannot read the image {file_name}{wanted}: {error}") from error
 
 
 def read_panoptic_rows(dataset_dict: Dict) -> np.ndarray:
@@ -236,10 +237,10 @@ def _read_instances(dataset_dict: Dict, ignore_label: int) -> InstanceTruth:
 
 def _box_is_empty(annotation: Dict) -> bool:
     """Does it have a box with a side below 1 pixel? (Such objects are no targets.)"""
-    if not {"bbox", "bbox_mode"} <= annotation.keys():
-        return False
-    box = BoxMode.convert(list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYWH_ABS)
-    return min(box[2:4]) < 1
+    box, mode = annotation.get("bbox"), annotation.get("bbox_mode")
+    if box is None or not len(box) or mode is None:
+        return False  # the mask tells
+    return min(BoxMode.convert(list(box), mode, BoxMode.XYWH_ABS)[2:4]) < 1
 
 
 def _decode_mask(segmentation, size: Tuple[int, int], name: str) -> np.ndarray:
@@ -264,12 +265,30 @@ def _decode_mask(segmentation, size: Tuple[int, int], name: str) -> np.ndarray:
 
 
 def _decode_rle(rle: Dict, size: Tuple[int, int]) -> np.ndarray:
-    if isinstance(rle["counts"], (list, tuple)):
-        pixels, height, width = sum(rle["counts"]), *rle["size"]
-        if pixels != height * width:  # pycocotools would read beyond it
-            raise ValueError(f"its RLE counts {pixels} pixels of {height * width}")
+    counts, (height, width) = rle["counts"], rle["size"]
+    listed = isinstance(counts, (list, tuple))
+    pixels = sum(counts) if listed else _sum_of_runs(counts)
+    if pixels != height * width:  # pycocotools would read beyond it, or leave memory as it is
+        raise ValueError(f"its RLE counts {pixels} pixels of {height * width}")
+    if listed:
         rle = mask_util.frPyObjects(rle, height, width)
     return np.ascontiguousarray(mask_util.decode(rle))
+
+
+def _sum_of_runs(counts: Union[str, bytes]) -> int:
+    """The pixels of a compressed RLE: numbers of 5 bits a character, from the fourth on differences
+    to the number before the last."""
+    text = counts.encode() if isinstance(counts, str) else counts
+    chars = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(chars & 32 == 0)  # the last character of each number
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends + 1 - starts
+    if lengths.sum() != len(chars) or not len(chars):
+        raise ValueError("its RLE is cut off")
+    place = 5 * (np.arange(len(chars)) - np.repeat(starts, lengths))
+    numbers = np.add.reduceat((chars & 31) << place, starts)
+    numbers -= np.where(chars[ends] & 16, 1 << (5 * lengths), 0)  # negative
+    return int(numbers[0] + sum(numbers[i::2].cumsum().sum() for i in (1, 2)))
 
 
 def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:

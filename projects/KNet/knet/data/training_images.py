@@ -22,8 +22,11 @@ def load_training_dicts(cfg) -> List[Dict]:
     images without things too.
 
     Raises:
+        UsageError: no data set is named.
         DatasetError: a data set of another kind than the model learns from, or nothing is left.
     """
+    if not cfg.DATASETS.TRAIN:
+        raise UsageError("DATASETS.TRAIN is (): name a data set to train on")
     mask_on = cfg.MODEL.MASK_ON
     need_thing = mask_on and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     min_side = cfg.DATALOADER.MIN_IMAGE_SIDE
@@ -44,9 +47,10 @@ def load_training_dicts(cfg) -> List[Dict]:
         kept += usable
     if not kept:
         raise DatasetError(
-            f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has a thing and sides of "
-            f"{min_side} pixels: look at its annotations, or set "
-            "DATALOADER.FILTER_EMPTY_ANNOTATIONS False, or a smaller DATALOADER.MIN_IMAGE_SIDE"
+            f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has "
+            f"{'a thing and ' if need_thing else ''}sides of {min_side} pixels: look at its "
+            "annotations, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False, or a smaller "
+            "DATALOADER.MIN_IMAGE_SIDE"
         )
     return kept
 

@@ -87,7 +87,15 @@ def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
     Raises:
         UsageError: a key of ``cfg.INPUT`` that cannot be used.
     """
-    augmentations = utils.build_augmentation(cfg, is_train)
+    try:
+        augmentations = utils.build_augmentation(cfg, is_train)
+    except (AssertionError, ValueError) as error:
+        raise UsageError(
+            "INPUT.MIN_SIZE_TRAIN, MIN_SIZE_TRAIN_SAMPLING, RANDOM_FLIP and their like make no "
+            f"augmentation: {error}"
+        ) from error
+    if is_train and not cfg.INPUT.MIN_SIZE_TRAIN:
+        raise UsageError("INPUT.MIN_SIZE_TRAIN is (): name a length of the short side, or (0,)")
     if not cfg.INPUT.RESIZE_ANTIALIAS:
         augmentations = [
             OpenCVResizeShortestEdge(

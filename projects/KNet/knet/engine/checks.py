@@ -91,6 +91,8 @@ def _check_knet(cfg) -> None:
 
 def _check_semantic(cfg, num_workers: int) -> None:
     head, semantic = cfg.MODEL.SEM_SEG_HEAD, cfg.MODEL.KNET.SEMANTIC
+    if cfg.MODEL.MASK_ON:
+        raise UsageError("a semantic K-Net learns from label maps: set MODEL.MASK_ON False")
     _check_registries(cfg, SEMANTIC_REGISTRIES)
     if head.NAME != "KNetSemSegHead":
         raise UsageError(
@@ -100,6 +102,11 @@ def _check_semantic(cfg, num_workers: int) -> None:
     if cfg.MODEL.KNET.NUM_STAGES < 0:
         raise UsageError(
             f"MODEL.KNET.NUM_STAGES is {cfg.MODEL.KNET.NUM_STAGES}: 0 (the base head alone) or more"
+        )
+    if semantic.BASE_HEAD == "DeepLabV3Head" and head.ASPP_CHANNELS != head.CONVS_DIM:
+        raise UsageError(
+            f"DeepLabV3Head classifies what its ASPP gives: set MODEL.SEM_SEG_HEAD.CONVS_DIM "
+            f"{head.CONVS_DIM} and ASPP_CHANNELS {head.ASPP_CHANNELS} to one number"
         )
     one_image = (1 if head.NORM == "SyncBN" else num_workers) >= cfg.SOLVER.IMS_PER_BATCH
     if one_image and semantic.BASE_HEAD in GLOBAL_POOLING and head.NORM in ("BN", "SyncBN"):
@@ -117,6 +124,11 @@ def _check_solver(cfg, num_workers: int) -> None:
         raise UsageError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared by "
             f"{num_workers} processes: make it a multiple of {num_workers}"
+        )
+    if cfg.DATALOADER.NUM_WORKERS < 0:
+        raise UsageError(
+            f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "
+            "loads) or more"
         )
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
         raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")

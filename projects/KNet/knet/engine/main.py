@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from ..config import add_knet_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
+from ..data.custom import register_custom_datasets
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
@@ -24,6 +25,9 @@ from .trainer import KNetTrainer
 __all__ = ["load_config", "main", "prepare", "run", "setup_logging"]
 
 logger = logging.getLogger(__name__)
+
+# what a CfgNode raises for keys and values that do not fit
+_WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
 
 
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
@@ -38,14 +42,14 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
         if not os.path.isfile(config_file):
             raise UsageError(f"--config-file {config_file} does not exist")
         try:
-            cfg.merge_from_file(config_file)
-        except (AssertionError, AttributeError, KeyError, OSError, ValueError, YAMLError) as error:
+            cfg.merge_from_file(config_file, allow_unsafe=False)  # runs no code of the file's
+        except (*_WRONG_CONFIG, AttributeError, OSError, YAMLError) as error:
             raise UsageError(
                 f"--config-file {config_file} cannot be used: {one_line(error)}"
             ) from error
     try:
         cfg.merge_from_list(opts or [])
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except _WRONG_CONFIG as error:
         raise UsageError(
             f"the options {opts} are not pairs of a known key and a fitting value: "
             + one_line(error)
@@ -76,6 +80,7 @@ def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
     setup_logging(cfg)
     default_setup(cfg, args)
+    register_custom_datasets(cfg)  # a process that was spawned has not
     if not args.eval_only:
         trainer = KNetTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)

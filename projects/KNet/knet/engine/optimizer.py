@@ -67,6 +67,11 @@ def _with_clipping(cfg, optimizer: Type[torch.optim.Optimizer]) -> Type[torch.op
             f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is '{clip.CLIP_TYPE}': K-Net clips the norm of all "
             "gradients together, use full_model (or ENABLED False)"
         )
+    if clip.CLIP_VALUE <= 0:  # a negative one would turn the gradient around
+        raise UsageError(
+            f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}: it must be above 0 (or "
+            "ENABLED False)"
+        )
     max_norm, norm_type = clip.CLIP_VALUE, clip.NORM_TYPE
 
     class ClippedOptimizer(optimizer):

@@ -67,7 +67,12 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model):
-        return build_optimizer(cfg, model)
+        try:
+            return build_optimizer(cfg, model)
+        except UsageError:
+            raise
+        except ValueError as error:
+            raise UsageError(f"SOLVER.* makes no optimizer: {error}") from error
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

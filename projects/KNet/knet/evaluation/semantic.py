@@ -93,8 +93,11 @@ class SemanticEvaluator(SemSegEvaluator):
     def _load_labels(self, file_name: str, dtype: type = int) -> np.ndarray:
         """(H, W) of the prediction's size: position of each pixel's class, or their number."""
         num_classes = len(self._contiguous_ids)
+        record = {**self._dicts[file_name], "height": self._size[0], "width": self._size[1]}
+        if self._is_panoptic:  # its label map, if it has one too, may number classes in another way
+            record.pop("sem_seg_file_name", None)
         truth = read_ground_truth(
-            {**self._dicts[file_name], "height": self._size[0], "width": self._size[1]},
+            record,
             mask_on=False,
             ignore_label=self._ignored_in_truth,
             num_classes=None if self._is_panoptic else num_classes,

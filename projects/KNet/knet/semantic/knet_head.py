@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..structures import StagePrediction
-from .base import segmentation_loss
+from .base import ClassifierHead, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -81,6 +81,10 @@ def _is_classifier(module: nn.Module, num_classes: int) -> bool:
     )
 
 
+class _Classified(Exception):
+    """Ends a head's forward where its classifier has run; holds its input and output."""
+
+
 @SEM_SEG_HEADS_REGISTRY.register()
 class KNetSemSegHead(nn.Module):
     """A semantic head whose classifier's kernels are updated by what they found in the image.
@@ -104,8 +108,8 @@ class KNetSemSegHead(nn.Module):
     ):
         """
         Args:
-            base_head: called with the backbone's features; has ``common_stride``, the stride of
-                its logits.
+            base_head: called with the backbone's features and the labels, as far as to its
+                classifier; has ``common_stride``, the stride of its logits.
             kernel_update_heads: one per stage; none leaves the base head alone.
             num_classes: K.
             classifier: see :func:`find_classifier`.
@@ -116,6 +120,7 @@ class KNetSemSegHead(nn.Module):
         super().__init__()
         self.base_head = base_head
         self.kernel_update_heads = nn.ModuleList(kernel_update_heads)
+        self.num_classes = num_classes
         self.auxiliary_head = auxiliary_head
         self.auxiliary_weight = auxiliary_weight
         self.loss_weight = loss_weight
@@ -137,7 +142,7 @@ class KNetSemSegHead(nn.Module):
             raise UsageError(
                 "MODEL.KNET.SEMANTIC.BASE_HEAD is KNetSemSegHead itself: name the head underneath"
             )
-        base_head = SEM_SEG_HEADS_REGISTRY.get(semantic.BASE_HEAD)(cfg, input_shape)
+        base_head = cls._build_base_head(cfg, input_shape)
         _, conv = find_classifier(base_head, head.NUM_CLASSES, semantic.CLASSIFIER)
         return {
             "base_head": base_head,
@@ -149,6 +154,15 @@ class KNetSemSegHead(nn.Module):
             "loss_weight": head.LOSS_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
         }
+
+    @staticmethod
+    def _build_base_head(cfg, input_shape) -> nn.Module:
+        cfg = cfg.clone()
+        cfg.defrost()
+        # Detectron2's DeepLab heads would pool windows of the crop's size, and take no image that
+        # they do not divide; without a crop they pool the image, which a crop is in training too
+        cfg.INPUT.CROP.ENABLED = False
+        return SEM_SEG_HEADS_REGISTRY.get(cfg.MODEL.KNET.SEMANTIC.BASE_HEAD)(cfg, input_shape)
 
     @staticmethod
     def _build_stages(cfg, channels: int) -> List[nn.Module]:
@@ -231,7 +245,7 @@ class KNetSemSegHead(nn.Module):
 
         Args:
             features: of the backbone.
-            targets: labels, which some heads want to be called with in training.
+            targets: labels, which heads are called with in training.
         """
         feature_map, logits = self._call_base_head(features, targets)
         kernels = self.base_head.get_submodule(self._kernels).weight.flatten(1)  # (K, C)
@@ -244,18 +258,24 @@ class KNetSemSegHead(nn.Module):
 
     def _call_base_head(self, features, targets) -> Tuple[torch.Tensor, torch.Tensor]:
         """F (B, C, H, W), without the classifier's dropout, and M_0 (B, K, H, W)."""
-        captured = []
-        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(
-            lambda module, inputs, output: captured.append((inputs[0], output))
-        )
+        if isinstance(self.base_head, ClassifierHead):
+            feature_map = self.base_head.pixel_features(features)
+            return feature_map, self.base_head.predictor(feature_map)
+
+        def stop(module, inputs, output):
+            raise _Classified(inputs[0], output)  # no loss of its own, no resizing
+
+        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(stop)
         try:
-            if hasattr(self.base_head, "layers"):
-                self.base_head.layers(features)  # logits alone: no loss, no resizing
-            else:
-                self.base_head(features, targets)
+            self.base_head(features, targets)
+        except _Classified as classified:
+            return classified.args
         finally:
             handle.remove()
-        return captured[-1]
+        raise UsageError(
+            f"{type(self.base_head).__name__} does not call its '{self._classifier}': name its "
+            "classifier in MODEL.KNET.SEMANTIC.CLASSIFIER"
+        )
 
     def losses(
         self,

@@ -11,7 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.class_layout import resolve_semantic_classes
+from ..errors import DatasetError
 from ..images import normalize_images
+from ..norm_eval import keep_statistics
 from .base import resize
 
 __all__ = ["SemanticKNet"]
@@ -21,10 +23,10 @@ __all__ = ["SemanticKNet"]
 class SemanticKNet(SemanticSegmentor):
     """Semantic K-Net: image -> backbone -> base head -> kernel update x S -> logits or losses.
 
-    Differs from Detectron2's ``SemanticSegmentor`` in three points: logits are resized to the
+    Differs from Detectron2's ``SemanticSegmentor`` in four points: logits are resized to the
     input's exact size, which need not be a multiple of the stride; training images are padded to
-    the crop's size, whose every pixel counts in the loss; the number of classes can come from the
-    data set.
+    the crop's size, whose every pixel counts in the loss; the backbone's BatchNorm can keep its
+    statistics; the number of classes can come from the data set.
     """
 
     @configurable
@@ -36,6 +38,7 @@ class SemanticKNet(SemanticSegmentor):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         train_size: Tuple[int, int] = (0, 0),
+        backbone_norm_eval: bool = False,
     ):
         """
         Args:
@@ -43,6 +46,7 @@ class SemanticKNet(SemanticSegmentor):
             sem_seg_head: a :class:`knet.semantic.KNetSemSegHead`.
             pixel_mean, pixel_std: per channel of the input image.
             train_size: height and width to which smaller training images are padded.
+            backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
         """
         super().__init__(
             backbone=backbone,
@@ -51,6 +55,7 @@ class SemanticKNet(SemanticSegmentor):
             pixel_std=pixel_std,
         )
         self.train_size = tuple(train_size)
+        self.backbone_norm_eval = backbone_norm_eval
 
     @classmethod
     def from_config(cls, cfg):
@@ -62,7 +67,14 @@ class SemanticKNet(SemanticSegmentor):
         return {
             **super().from_config(cfg),
             "train_size": tuple(crop.SIZE) if absolute else (0, 0),
+            "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
         }
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.backbone_norm_eval:
+            keep_statistics(self.backbone)
+        return self
 
     def forward(self, batched_inputs: List[Dict]) -> object:
         """
@@ -74,14 +86,42 @@ class SemanticKNet(SemanticSegmentor):
         Returns:
             in training a dict of losses (see :meth:`knet.semantic.KNetSemSegHead.losses`), else
             one dict an image: ``sem_seg`` (K, height, width) logits, K the data set's classes.
+
+        Raises:
+            DatasetError: an image or its labels cannot be used.
         """
         images = self._stack(normalize_images(batched_inputs, self.pixel_mean, self.pixel_std))
         if self.training:
-            labels = [x["sem_seg"].to(self.device) for x in batched_inputs]
+            labels = [self._labels(x).to(self.device) for x in batched_inputs]
             targets = self._stack(labels, self.sem_seg_head.ignore_value).tensor
             return self.sem_seg_head(self.backbone(images.tensor), targets)[1]
         logits = self.sem_seg_head.predict(self.backbone(images.tensor))[-1].mask_logits
         return self._results(logits, images, batched_inputs)
+
+    def _labels(self, x: Dict) -> torch.Tensor:
+        """(H, W) int64 labels of a training input, checked where the loader left them."""
+        name, labels = x.get("file_name", "(no file_name)"), x.get("sem_seg")
+        if labels is None:
+            raise DatasetError(
+                f"{name} has no 'sem_seg': training needs KNetDatasetMapper, or a mapper that "
+                "gives what it gives"
+            )
+        if labels.shape != x["image"].shape[-2:]:
+            raise DatasetError(
+                f"{name} has labels of {tuple(labels.shape)} in 'sem_seg' for an image of "
+                f"{tuple(x['image'].shape[-2:])} (height, width): mend the mapper that made them"
+            )
+        labels, num_classes = labels.long(), self.sem_seg_head.num_classes
+        wrong = ((labels < 0) | (labels >= num_classes)) & (
+            labels != self.sem_seg_head.ignore_value
+        )
+        if wrong.any():
+            raise DatasetError(
+                f"{name} has the label {int(labels[wrong][0])} in 'sem_seg', which is none of the "
+                f"{num_classes} classes nor MODEL.SEM_SEG_HEAD.IGNORE_VALUE "
+                f"{self.sem_seg_head.ignore_value}: mend the labels, or the classes of the data set"
+            )
+        return labels
 
     def _stack(self, tensors: List[torch.Tensor], pad_value: Optional[float] = 0.0) -> ImageList:
         """Pad (right and below) to one size; in training at least to ``train_size``."""
