@@ -54,7 +54,7 @@ def write_split(root: Path, split: str, images: Dict[str, np.ndarray]) -> None:
             train_ids[labels == label] = category["trainId"]
         for path, pixels in (
             (gt.parent / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", image),
-            (gt / split / city / f"{name}_gtFine_instanceIds.png", ids),
+            (gt / split / city / f"{name}_gtFine_instanceIds.png", ids.astype(np.uint16)),
             (gt / split / city / f"{name}_gtFine_labelIds.png", labels.astype(np.uint8)),
             (gt / split / city / f"{name}_gtFine_labelTrainIds.png", train_ids),
             (pngs / f"{name}_gtFine_panoptic.png", id2rgb(np.where(known, ids, 0))),

@@ -13,7 +13,7 @@ from detectron2.modeling.backbone.resnet import (
 from detectron2.projects.deeplab.resnet import DeepLabStem
 
 from ..errors import UsageError
-from .deform_conv import make_deform_convs_portable
+from .deform_conv import portable_deform_convs
 from .resnet_checks import check_resnet
 
 __all__ = ["build_deep_stem_resnet_backbone"]
@@ -43,14 +43,14 @@ def build_deep_stem_resnet_backbone(cfg, input_shape: ShapeSpec) -> ResNet:
             "1 and 2 (16) or 2 and 4 (8)"
         )
     stem = DeepLabStem(input_shape.channels, resnets.STEM_OUT_CHANNELS, resnets.NORM)
-    resnet = ResNet(
+    with portable_deform_convs():
+        stages = [_build_stage(resnets, index) for index in range(4)]
+    return ResNet(
         stem,
-        [_build_stage(resnets, index) for index in range(4)],
+        stages,
         out_features=resnets.OUT_FEATURES,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
-    make_deform_convs_portable(resnet)
-    return resnet
 
 
 def _build_stage(resnets, index: int) -> List[CNNBlockBase]:

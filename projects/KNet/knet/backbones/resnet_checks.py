@@ -2,9 +2,7 @@
 
 from typing import Sequence
 
-from detectron2.layers import DeformConv
 from detectron2.utils import comm
-from torch import nn
 
 from ..errors import UsageError
 
@@ -47,13 +45,6 @@ def _check_deform_conv(resnets) -> None:
         )
     if not any(stages):
         return
-    # without its compiled operators Detectron2 puts a class here that cannot be made
-    if not issubclass(DeformConv, nn.Module):
-        raise UsageError(
-            "MODEL.RESNETS.DEFORM_ON_PER_STAGE asks for deformable convolutions, which this "
-            "installation of Detectron2 lacks: install one with compiled operators or set it to "
-            "[False, False, False, False]"
-        )
     if resnets.DEPTH < 50:
         raise UsageError(
             f"MODEL.RESNETS.DEPTH {resnets.DEPTH} has no deformable convolutions: set "
