@@ -53,9 +53,9 @@ def test_a_model_with_official_weights_predicts(config, tmp_path):
     models.assert_same(model, theirs)
     assert not model.training
     image = torch.rand(3, 64, 64) * 255
-    with torch.no_grad():
-        result = model([{"image": image, "height": 32, "width": 40}])[0]
-    assert tuple(result["sem_seg"].shape[-2:]) == (32, 40)
+    result = model([{"image": image, "height": 32, "width": 40}])[0]
+    # no gradient hinders the use of a result
+    assert result["sem_seg"].numpy().shape[-2:] == (32, 40)
 
 
 @pytest.mark.parametrize(

@@ -120,13 +120,45 @@ def test_the_command_line_comes_after_the_file_and_the_file_after_the_defaults(t
         (["MODEL.KNET.NUM_KERNELS"], "MODEL.KNET.NUM_KERNELS"),
         (["MODEL.KNET.NUM_KERNELS", "many"], "MODEL.KNET.NUM_KERNELS"),
         (["MODEL.KNET", "5"], "MODEL.KNET"),
+        (["MODEL.KNET.NUM_KERNEL", "5"], "did you mean MODEL.KNET.NUM_KERNELS?"),
+        (["model.knet.num_kernels", "5"], "did you mean MODEL.KNET.NUM_KERNELS?"),
+        (["MODEL.KNET.NUM_KERNELS.ALL", "5"], "did you mean MODEL.KNET.NUM_KERNELS?"),
+        (["MODEL.KNET.NUM_KERNELS"], "write KEY VALUE, a value to each key"),
+        (["MODEL.KNET.NUM_KERNELS=5"], "MODEL.KNET.NUM_KERNELS=5 has a '=': write KEY VALUE"),
+        (["OUTPUT_DIR", "x", "--eval-only"], "--eval-only stands among the options"),
+        (["--resume", "OUTPUT_DIR", "x"], "flags go before the keys"),
     ],
-    ids=["unknown key", "unknown node", "no value", "another type", "a node"],
+    ids=[
+        "unknown key",
+        "unknown node",
+        "no value",
+        "another type",
+        "a node",
+        "nearest key",
+        "nearest key in lower case",
+        "below a key",
+        "odd number",
+        "equals sign",
+        "flag behind",
+        "flag before",
+    ],
 )
 def test_options_that_do_not_fit(options, mention):
     with pytest.raises(UsageError, match=re.escape(mention)) as error:
         load_config(PANOPTIC, options)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_of_several_options_only_the_wrong_one_is_named():
+    options = ["SOLVER.MAX_ITER", "7", "SOLVER.BASE_LR", "fast", "OUTPUT_DIR", "elsewhere"]
+    with pytest.raises(UsageError, match=r"the option SOLVER\.BASE_LR fast does not fit") as error:
+        load_config(PANOPTIC, options)
+    assert not any(word in str(error.value) for word in ("MAX_ITER", "OUTPUT_DIR", "elsewhere"))
+
+
+def test_a_value_may_have_an_equals_sign_or_a_minus():
+    cfg = load_config(PANOPTIC, ["OUTPUT_DIR", "lr=1", "SOLVER.WARMUP_ITERS", "-1"])
+    assert (cfg.OUTPUT_DIR, cfg.SOLVER.WARMUP_ITERS) == ("lr=1", -1)
 
 
 def test_a_config_file_that_is_not_there(tmp_path):

@@ -327,6 +327,19 @@ def test_an_id_that_is_no_class_is_told_with_the_file(tmp_path, wrong):
     read(record, mask_on=False)  # without classes to compare with
 
 
+@pytest.mark.parametrize("beside, told", [(1, True), (7, False)])
+def test_ids_that_count_from_1_are_guessed(tmp_path, beside, told):
+    folder = SemanticFolder(tmp_path)
+    labels = np.full((40, 64), 3, np.uint8)  # one more than the last class
+    labels[30:] = beside
+    folder.add("one", labels)
+    register_semantic_folders("shelf", str(folder.images), str(folder.labels), folder.CLASSES)
+    (record,) = DatasetCatalog.get("shelf")
+    with pytest.raises(DatasetError, match="has the class id 3") as error:
+        read(record, mask_on=False, num_classes=3)
+    assert ("subtract 1 if yours start at 1" in str(error.value)) == told
+
+
 def test_a_label_map_of_another_size_or_of_colours(tmp_path):
     folder = SemanticFolder(tmp_path)
     folder.add("one", np.zeros((40, 64), np.uint8))

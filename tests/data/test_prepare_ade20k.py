@@ -14,7 +14,9 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from knet.data.coco_panoptic import read_panoptic_json
+from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
+from knet.errors import DatasetError
 from tests.conftest import REPO
 
 CONFIG = str(REPO / "configs" / "ade20k" / "knet_panoptic_r50.yaml")
@@ -266,3 +268,25 @@ def test_the_config_learns_from_what_was_made(ade, prepare, train_net, tiny_opti
     assert metadata.stuff_classes == MetadataCatalog.get("ade20k_sem_seg_val").stuff_classes
     records = [json.loads(line) for line in (tmp_path / "output" / "metrics.json").open()]
     assert math.isfinite(records[0]["total_loss"]) and "panoptic_seg/PQ" in records[-1]
+
+
+# ------------------------------------------------------------------ Detectron2's semantic data sets
+
+
+def test_data_not_prepared_is_told_with_the_command(ade, prepare, tiny_config, monkeypatch):
+    tiny_config.DATASETS.TRAIN, tiny_config.DATASETS.TEST = ("ade20k_sem_seg_train",), ()
+    metadata = MetadataCatalog.get("ade20k_sem_seg_train")
+    root = ade.parent / "nowhere"
+    for where in (root, ade):
+        folders = {"image_root": "images", "sem_seg_root": "annotations_detectron2"}
+        for key, folder in folders.items():
+            monkeypatch.setitem(vars(metadata), key, str(where / folder / "training"))
+        with pytest.raises(DatasetError) as error:
+            check_datasets(tiny_config)
+        command = f"python projects/KNet/tools/prepare_ade20k.py --root {where}"
+        assert str(error.value).endswith(command)
+        lacks = "images" if where == root else "annotations_detectron2"
+        assert str(error.value).startswith(str(where / lacks / "training"))
+        assert (REPO / command.split()[1]).is_file()
+    assert prepare()[0] == 0
+    check_datasets(tiny_config)

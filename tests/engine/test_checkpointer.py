@@ -70,13 +70,24 @@ def test_complete_weights_are_demanded_for_evaluation(tmp_path):
 def test_a_file_that_is_no_checkpoint(tmp_path):
     path = tmp_path / "weights.pth"
     path.write_text("not weights")
-    with pytest.raises(UsageError, match=r"weights\.pth.*MODEL\.WEIGHTS"):
+    remedy = r"'' to start from nothing .*FREEZE_AT 0 MODEL\.BACKBONE\.NORM_EVAL False"
+    with pytest.raises(UsageError, match=rf"weights\.pth.*MODEL\.WEIGHTS.*{remedy}"):
         KNetCheckpointer(tiny_model()).load(str(path))
 
 
 def test_a_file_of_something_else(tmp_path):
     with pytest.raises(UsageError, match="holds no weight that this model has"):
         load(tiny_model(), saved(tmp_path, {"layer.weight": torch.ones(2)}))
+
+
+def test_a_file_that_shares_nothing_but_counters(tmp_path):
+    """As torchvision's MobileNetV2 and a model of timm."""
+    model = models.build(PANOPTIC)
+    counters = {k: v for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert counters
+    path = saved(tmp_path, {**counters, "features.0.0.weight": torch.ones(2)})
+    with pytest.raises(UsageError, match="holds no weight that this model has"):
+        load(model, path)
 
 
 def test_after_an_error_another_file_can_be_loaded(tmp_path):
@@ -185,6 +196,22 @@ def test_weights_of_other_classes(form, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["official", "ours"])
+def test_weights_of_other_classes_in_evaluation(form, tmp_path):
+    path, _, ours = of_other_classes(tmp_path, form)
+    with pytest.raises(UsageError, match="evaluate with the config it was trained with") as error:
+        load(ours, path, complete=True)
+    assert "WEIGHTS_SKIP_CLASSES" not in str(error.value)
+
+
+def test_a_run_of_other_classes_is_not_resumed(tmp_path):
+    _, theirs, ours = of_other_classes(tmp_path, "ours")
+    KNetCheckpointer(theirs, str(tmp_path)).save("model_0000009")
+    checkpointer = KNetCheckpointer(ours, str(tmp_path))
+    with pytest.raises(UsageError, match="choose another OUTPUT_DIR, or leave out --resume"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("form", ["official", "ours"])
 def test_what_depends_on_the_classes_is_left_out_on_demand(form, tmp_path, log):
     path, theirs, ours = of_other_classes(tmp_path, form)
     before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
@@ -284,6 +311,65 @@ def test_heuristics_can_be_asked_for_in_the_path(tmp_path):
     assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
     with pytest.raises(UsageError, match="asks for other"):
         load(ours, f"{path}?other=1")
+
+
+# -------------------------------------------------------------------------------- other backbones
+
+BASIC_BLOCKS = {"MODEL__RESNETS__DEPTH": 18, "MODEL__RESNETS__RES2_OUT_CHANNELS": 64}
+ANOTHER = r"is another backbone.*backbone\.bottom_up\..*MODEL\.WEIGHTS or MODEL\.RESNETS\.DEPTH"
+
+
+@pytest.mark.parametrize("form", ["torchvision", "heuristics", "whole model"])
+def test_a_backbone_of_another_depth(form, tmp_path):
+    """Names that fit do not make up for shapes that do not."""
+    small = models.build(PANOPTIC, **BASIC_BLOCKS)
+    path = tmp_path / "weights.pth"
+    if form == "torchvision":
+        torch.save(torchvision_names(small), path)
+    elif form == "heuristics":
+        own = models.backbone_of(small, "backbone.bottom_up.")
+        torch.save({"model": own, "matching_heuristics": True}, path)
+    else:
+        torch.save({"model": small.state_dict()}, path)
+    ours = models.build(PANOPTIC)
+    with pytest.raises(UsageError, match=ANOTHER):
+        load(ours, str(path))
+    with pytest.raises(UsageError, match=ANOTHER):
+        load(ours, str(path), skip_classes=True)
+
+
+def test_caffe2_weights_of_another_backbone(tmp_path):
+    path = tmp_path / "R-50.pkl"
+    blobs = {"conv1_w": torch.rand(8, 3, 7, 7), "res2_0_branch2a_w": torch.rand(4, 8, 3, 3)}
+    path.write_bytes(pickle.dumps({name: blob.numpy() for name, blob in blobs.items()}))
+    with pytest.raises(UsageError, match=r"is another backbone.*res2\.0\.conv1\.weight"):
+        load(models.build(PANOPTIC), str(path))
+
+
+@pytest.mark.parametrize("heuristics", [False, True])
+def test_a_backbone_for_images_of_more_channels(heuristics, tmp_path, log):
+    """Its first convolution cannot be taken, all others are."""
+    theirs = models.build(PANOPTIC)
+    more = {"MODEL__PIXEL_MEAN": [1.0] * 4, "MODEL__PIXEL_STD": [1.0] * 4}
+    ours = models.build(PANOPTIC, seed=1, **more)
+    own = models.backbone_of(theirs, "backbone.bottom_up.")
+    path = tmp_path / "weights.pth"
+    torch.save({"model": own, "matching_heuristics": heuristics}, path)
+    load(ours, str(path))
+    state = models.backbone_of(ours, "backbone.bottom_up.")
+    for name, tensor in own.items():
+        if name != "stem.conv1.weight" and not name.endswith("num_batches_tracked"):
+            assert torch.equal(state[name], tensor), name
+    assert "stem.conv1.weight" in warnings(log)
+
+
+def test_a_feature_pyramid_of_other_channels_is_no_other_backbone(tmp_path, log):
+    theirs = models.build(PANOPTIC, MODEL__FPN__OUT_CHANNELS=8)
+    ours = models.build(PANOPTIC, seed=1)
+    load(ours, saved(tmp_path, theirs.state_dict()))
+    name = "backbone.bottom_up.res2.0.conv1.weight"
+    assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
+    assert "fpn_lateral2" in warnings(log)
 
 
 # ---------------------------------------------------------------------------------- hostile files

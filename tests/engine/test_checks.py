@@ -293,6 +293,20 @@ def test_deeplab_heads_whose_channels_differ(tiny_config):
     check_config(tiny_config)
 
 
+def test_deeplab_plus_heads_project_every_feature_but_the_coarsest(tiny_config):
+    tiny_config.MODEL.META_ARCHITECTURE, tiny_config.MODEL.MASK_ON = "SemanticKNet", False
+    head = tiny_config.MODEL.SEM_SEG_HEAD
+    head.NAME, head.NUM_CLASSES, head.IN_FEATURES = "KNetSemSegHead", -1, ["p2", "p3", "p4"]
+    head.CONVS_DIM, head.PROJECT_CHANNELS = 256, [48]
+    tiny_config.MODEL.KNET.SEMANTIC.BASE_HEAD = "DeepLabV3PlusHead"
+    told = r"SEM_SEG_HEAD\.PROJECT_CHANNELS is \[48\].*IN_FEATURES \['p2', 'p3', 'p4'\] but"
+    with pytest.raises(UsageError, match=told):
+        check_config(tiny_config)
+    head.PROJECT_CHANNELS = [64, 32]
+    check_config(tiny_config)
+    build_model(tiny_config)
+
+
 def test_an_instance_model_has_no_rank_loss(tiny_config):
     tiny_config.MODEL.KNET.NUM_STUFF_CLASSES = 0
     assert build_model(tiny_config).criterion.rank_weight == 0

@@ -164,7 +164,8 @@ def label_maps(tmp_path):
         records = []
         for i, labels in enumerate(maps):
             path = str(tmp_path / f"{i}.png")
-            Image.fromarray(labels.astype(np.uint16)).save(path)
+            kind = np.uint16 if labels.ndim == 2 else np.uint8
+            Image.fromarray(labels.astype(kind)).save(path)
             records.append({"file_name": f"{i}.jpg", "sem_seg_file_name": path})
         DatasetCatalog.register("maps", lambda: records)
         MetadataCatalog.get("maps").set(stuff_classes=["a", "b", "c"], **metadata)

@@ -1,8 +1,11 @@
 """tools/compare.py: several configs, one table."""
 
+import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import DEMO_CONFIG, REPO, pairs
@@ -36,9 +39,68 @@ def test_a_row_for_each_config(tmp_path):
     assert files[0] in first and files[1] in second and first.count("|") == header.count("|")
 
 
-def test_a_run_that_fails_is_named(tmp_path):
-    told = subprocess.run(
-        [sys.executable, PROGRAM, str(tmp_path / "none.yaml")], capture_output=True, text=True
-    )
-    assert told.returncode == 1
-    assert told.stderr.strip().endswith(f"{tmp_path / 'none.yaml'} stopped with status 1")
+@pytest.fixture
+def compare(monkeypatch, capsys):
+    """Runs the program; a run named "broken" fails, others have the mask AP 30. Returns its status,
+    what it printed, its errors and the configs that were started."""
+    spec = importlib.util.spec_from_file_location("compare", PROGRAM)
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    started = []
+
+    def train_net(command):
+        path = Path(command[command.index("--config-file") + 1])
+        started.append(path.stem)
+        if path.stem != "broken":
+            folder = Path(yaml.safe_load(path.read_text())["OUTPUT_DIR"])
+            folder.mkdir()
+            (folder / "metrics.json").write_text('{"segm/AP": 30.0}')
+        return subprocess.CompletedProcess(command, int(path.stem == "broken"))
+
+    monkeypatch.setattr(program.subprocess, "run", train_net)
+
+    def run(*words):
+        status = program.main([str(word) for word in words])
+        return status, *capsys.readouterr(), started
+
+    return run
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """Three config files; the second is named "broken"."""
+    files = [tmp_path / f"{name}.yaml" for name in ("first", "broken", "last")]
+    for file in files:
+        content = {"_BASE_": DEMO_CONFIG, "OUTPUT_DIR": str(tmp_path / file.stem)}
+        file.write_text(yaml.safe_dump(content))
+    return files
+
+
+def test_a_run_that_fails_is_named_and_the_others_have_their_row(compare, configs):
+    status, out, error, started = compare(*configs)
+    assert status == 1 and started == ["first", "broken", "last"]
+    assert error.strip() == f"compare.py: {configs[1]} stopped with status 1"
+    header, _, *rows = out.strip().splitlines()
+    assert header == "| config | mask AP | minutes |"
+    assert [row.split(" | ")[:2] for row in rows] == [[f"| `{configs[i]}`", "30.0"] for i in (0, 2)]
+
+
+def test_where_every_run_fails_there_is_no_table(compare, configs):
+    status, out, _, _ = compare(configs[1])
+    assert (status, out) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["none.yaml"], "none.yaml does not exist"),
+        (["SOLVER.MAX_ITER", "5"], "SOLVER.MAX_ITER is no config file: options KEY VALUE stand"),
+        (["SOLVER.MAX_ITER=5"], "SOLVER.MAX_ITER=5 is no config file: options KEY VALUE stand"),
+        (["--", "OUTPUT_DIR", "x"], "OUTPUT_DIR behind -- would be one folder for all runs"),
+        (["--", "SOLVER.MAX_ITERS", "5"], "did you mean SOLVER.MAX_ITER?"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_first_run(compare, configs, words, sentence):
+    status, out, error, started = compare(*configs, *words)
+    assert (status, out, started) == (1, "", [])
+    assert sentence in error and error.count("\n") == 1

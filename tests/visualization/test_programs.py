@@ -1,18 +1,23 @@
 """The programs that draw: the demo's folder, and errors told in one sentence."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from detectron2.data import DatasetCatalog
 
 from knet.errors import UsageError
 from knet.evaluation import InstanceEvaluator, SemanticEvaluator
 from tests.conftest import pairs
+from tests.data.folders import InstanceFolder, rle
 from tests.evaluation.conftest import evaluate, instance_truth, label_truth, semantic_output
 
 TOOLS = Path(__file__).resolve().parents[2] / "projects" / "KNet" / "tools"
+SHAPES = "shapes_panoptic_val"
 RESULTS = ("PANOPTIC", "INSTANCE", "SEMANTIC")
 
 
@@ -56,7 +61,11 @@ def test_the_demo_of_a_full_folder_ends_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["--predictions", "nowhere", "--dataset", "x"], "nowhere holds no predictions.json"),
+        (["--predictions", "nowhere", "--dataset", SHAPES], "nowhere holds no predictions.json"),
+        (
+            ["--predictions", "p", "--dataset", "x"],
+            "'x' is not registered: correct its name, or give",
+        ),
         (["--predictions", "p", "--dataset", "x", "--limit", "0"], "--limit is 0"),
         (["--predictions", "p", "--dataset", "x", "--config-file", "c.yaml"], "c.yaml does not"),
     ],
@@ -105,3 +114,23 @@ def test_results_of_each_kind_are_drawn_by_the_program(shapes, tmp_path, capsys)
         (file,) = output.iterdir()
         pictures.append(file.read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_a_data_set_that_the_config_describes_but_does_not_use(tmp_path, monkeypatch, capsys):
+    folder = InstanceFolder(tmp_path)
+    folder.add_ordinary()
+    lost = {**folder.entry(), "NAME": "lost", "INSTANCES_JSON": str(tmp_path / "none.json")}
+    config = tmp_path / "mine.yaml"
+    used = {"CUSTOM": [folder.write().entry(), lost], "TRAIN": ["lost"], "TEST": ["lost"]}
+    config.write_text(yaml.safe_dump({"DATASETS": used}))
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    cup = {"image_id": 1, "category_id": folder.CUP, "score": 0.9}
+    cup["segmentation"] = rle(np.pad(np.ones((10, 15)), ((10, 20), (5, 44))))
+    (predictions / "coco_instances_results.json").write_text(json.dumps([cup]))
+    program = load("draw_results")
+    monkeypatch.setattr(program, "setup_logger", lambda **_: None)
+    arguments = ["--predictions", str(predictions), "--output", str(tmp_path / "out")]
+    arguments += ["--dataset", folder.name, "--config-file", str(config)]
+    assert program.main(arguments) == 0, capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 1

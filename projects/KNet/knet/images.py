@@ -21,12 +21,19 @@ def normalize_images(
         (channels, H, W) float each.
 
     Raises:
-        DatasetError: an image has NaN or infinite pixels, or another number of channels.
+        DatasetError: an image is no tensor of three dimensions, has NaN or infinite pixels, or
+            another number of channels.
     """
     images = []
     for x in batched_inputs:
-        image = x["image"]
+        image = x.get("image")
         name = x.get("file_name", "(no file_name)")
+        if not isinstance(image, torch.Tensor) or image.dim() != 3:
+            shape = f" of shape {tuple(image.shape)}" if hasattr(image, "shape") else ""
+            raise DatasetError(
+                f"'image' of {name} is a {type(image).__name__}{shape}: it must be a (channels, H, "
+                "W) tensor"
+            )
         if len(image) != len(pixel_mean):
             raise DatasetError(
                 f"the image {name} has {len(image)} channels, MODEL.PIXEL_MEAN has "

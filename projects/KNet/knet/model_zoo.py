@@ -50,7 +50,8 @@ def load_model(
     Returns:
         the model in eval mode. It takes a list of dicts with ``image`` ((3, H, W), 0..255, channels
         in the order of the config's INPUT.FORMAT), resized as the config's INPUT.*_TEST say, and
-        optionally ``height`` and ``width`` of the wanted result.
+        optionally ``height`` and ``width`` of the wanted result. Its parameters need no gradient,
+        nor do its results; ``model.train().requires_grad_()`` makes it learn again.
 
     Raises:
         UsageError: no such config, or weights that are not the model's.
@@ -67,7 +68,7 @@ def load_model(
     checkpointer = KNetCheckpointer(model)
     checkpointer.complete = True
     checkpointer.load(weights)
-    return model
+    return model.requires_grad_(False)
 
 
 def _find(name_or_path: str) -> Path:

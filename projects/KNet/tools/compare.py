@@ -5,12 +5,14 @@
         configs/compare/camvid_*.yaml -- MODEL.WEIGHTS mobilenetv2_100.pth
 
 What stands behind ``--`` is changed in each config. Each run is a process of its own and leaves
-what ``train_net.py`` leaves in its OUTPUT_DIR; the table is written as Markdown.
+what ``train_net.py`` leaves in its OUTPUT_DIR; the table is written as Markdown. A run that fails
+is named, and the table has the others.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +36,26 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(words[:cut])
     args.opts = words[cut + 1 :]
     return args
+
+
+def check(config_files: List[str], opts: List[str]) -> None:
+    """Find, before the first run, what would stop a later one.
+
+    Raises:
+        UsageError: a config that cannot be loaded, or options that do not fit.
+    """
+    if "OUTPUT_DIR" in opts[::2]:
+        raise UsageError(
+            "OUTPUT_DIR behind -- would be one folder for all runs: set it in each config"
+        )
+    for config_file in config_files:
+        is_key = re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*(=.*)?", config_file)
+        if is_key and not os.path.exists(config_file):
+            raise UsageError(
+                f"{config_file} is no config file: options KEY VALUE stand behind --, after the "
+                "config files"
+            )
+        load_config(config_file, opts)
 
 
 def train(config_file: str, num_gpus: int, opts: List[str]) -> Dict[str, float]:
@@ -74,13 +96,18 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     results = {}
     try:
-        for config_file in args.config_files:
-            results[config_file] = train(config_file, args.num_gpus, args.opts)
+        check(args.config_files, args.opts)
     except UsageError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 1
-    print(table(results))
-    return 0
+    for config_file in args.config_files:
+        try:
+            results[config_file] = train(config_file, args.num_gpus, args.opts)
+        except UsageError as error:
+            print(f"compare.py: {error}", file=sys.stderr)
+    if results:
+        print(table(results))
+    return int(any(config_file not in results for config_file in args.config_files))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was 
 import argparse
 import sys
 
+from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
 import knet  # noqa: F401 (registers the project's data sets)
@@ -38,13 +39,29 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def register_dataset(name: str, config_file: str) -> None:
+    """Register the data set if the config's ``DATASETS.CUSTOM`` describes it, and only that one.
+
+    Raises:
+        UsageError: nothing registers it, and no config is given that could.
+    """
+    cfg = load_config(config_file)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (name,)
+    register_custom_datasets(cfg)
+    if not config_file and name not in DatasetCatalog.list():
+        raise UsageError(
+            f"the data set '{name}' is not registered: correct its name, or give --config-file "
+            "with the config whose DATASETS.CUSTOM describes it"
+        )
+
+
 def main(argv=None) -> int:
     args = parse_args(argv)
     setup_logger(name="knet")
     try:
         if args.limit is not None and args.limit < 1:
             raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
-        register_custom_datasets(load_config(args.config_file))
+        register_dataset(args.dataset, args.config_file)
         files = draw_predictions(
             args.predictions,
             args.dataset,

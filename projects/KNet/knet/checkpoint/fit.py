@@ -1,7 +1,7 @@
 """Whether weights belong to a model, and what may be left out of them."""
 
 import re
-from typing import Dict, List, Mapping
+from typing import Dict, Iterable, List, Mapping
 
 import torch
 
@@ -10,12 +10,23 @@ from .architecture import describe, differences, published_config
 from .official_names import is_of_network
 from .recognize import Recognized
 
-__all__ = ["is_computed", "leave_out_classes", "require_fit"]
+__all__ = ["is_computed", "leave_out_classes", "require_backbone", "require_fit"]
 
 _CLASS_DEPENDENT = re.compile(
     r"(kernel_head\.semantic_kernels|(.*\.)?kernel_update_heads\.\d+\.class_proj"
     r"|sem_seg_head\..*predictor(\.\d+)?)\.(weight|bias)"
 )
+# the feature pyramid behind a backbone is no part of it; the group is the backbone's own name
+_IN_BACKBONE = re.compile(r"backbone\.(?!fpn_)(?:bottom_up\.)?(?:model\.)?(.+)")
+# what to do about other classes, by what the weights are loaded for
+_OTHER_CLASSES = {
+    "start": (
+        "set MODEL.KNET.WEIGHTS_SKIP_CLASSES to True to leave out what depends on the classes and "
+        "learn it anew"
+    ),
+    "evaluate": "evaluate with the config it was trained with",
+    "resume": "choose another OUTPUT_DIR, or leave out --resume",
+}
 _COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask")
 
 
@@ -54,18 +65,55 @@ def require_fit(recognized: Recognized, model: Mapping[str, torch.Tensor], *, pa
     )
 
 
+def require_backbone(
+    model: Mapping[str, torch.Tensor],
+    *,
+    wrong_shape: Iterable[str],
+    missing: Iterable[str] = (),
+    left_over: Iterable[str] = (),
+    path: str,
+) -> None:
+    """Demand that every tensor that a file has for a model's backbone was taken.
+
+    Only the first convolution may differ, if the model's images have other than 3 channels.
+
+    Args:
+        model: its state dict.
+        wrong_shape: the model's names of tensors that the file has in another shape.
+        missing, left_over: names that found no counterpart, where names were matched by Detectron2,
+            which leaves out other shapes by itself.
+        path: of the file, for the sentence.
+
+    Raises:
+        UsageError: the backbone is another one.
+    """
+    unmatched = {_own_name(name) for name in left_over}
+    names = [*wrong_shape, *(name for name in missing if _own_name(name) in unmatched)]
+    names = [name for name in names if _IN_BACKBONE.fullmatch(name)]
+    first = next((n for n, t in model.items() if _IN_BACKBONE.fullmatch(n) and t.dim() == 4), "")
+    wrong = [name for name in names if name != first or model[name].shape[1] == 3]
+    if wrong:
+        raise UsageError(
+            f"{path} is another backbone, in which {wrong[0]} has not the shape "
+            f"{tuple(model[wrong[0]].shape)}: set MODEL.WEIGHTS or MODEL.RESNETS.DEPTH / "
+            "MODEL.BACKBONE.* to fit"
+        )
+
+
 def leave_out_classes(
     state_dict: Dict[str, torch.Tensor],
     model: Mapping[str, torch.Tensor],
     *,
     path: str,
     skip: bool,
+    purpose: str = "start",
 ) -> List[str]:
     """Take out of a state dict, with ``skip``, what depends on the classes and does not fit.
 
     Args:
         state_dict: under the model's names; changed in place.
         model, path: see :func:`require_fit`.
+        purpose: "start" training, "evaluate" or "resume"; for the sentence.
 
     Returns:
         the names left out.
@@ -78,12 +126,17 @@ def leave_out_classes(
         theirs, ours = state_dict[names[0]].shape[0], model[names[0]].shape[0]
         raise UsageError(
             f"{path} holds the weights of {theirs} classes, but this model has {ours} "
-            f"({names[0]}): {_other_config(state_dict)}set MODEL.KNET.WEIGHTS_SKIP_CLASSES to True "
-            "to leave out what depends on the classes and learn it anew"
+            f"({names[0]}): {_other_config(state_dict)}{_OTHER_CLASSES[purpose]}"
         )
     for name in names:
         del state_dict[name]
     return names
+
+
+def _own_name(name: str) -> str:
+    """A tensor's name in the backbone itself."""
+    match = _IN_BACKBONE.fullmatch(name)
+    return match.group(1) if match else name
 
 
 def _difference(name: str, loaded, model) -> str:

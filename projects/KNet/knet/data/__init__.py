@@ -2,6 +2,7 @@
 
 import os
 
+from .ade20k import adapt_ade20k
 from .cityscapes import adapt_cityscapes
 from .class_layout import ClassLayout, SemanticClasses
 from .coco_instances import register_coco_instances
@@ -23,4 +24,5 @@ __all__ = [
 ]
 
 register_all_shapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+adapt_ade20k()
 adapt_cityscapes()

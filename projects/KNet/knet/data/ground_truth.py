@@ -217,9 +217,11 @@ def _check_labels(
     if labels.dtype.kind == "i":
         wrong |= (labels < 0) & (labels != ignore_label)
     if wrong.any():
+        one_more = (labels[wrong] == num_classes).all()
+        cause = "; ids count from 0: subtract 1 if yours start at 1" if one_more else ""
         raise DatasetError(
             f"{name} has the class id {labels[wrong][0]}, the data set has the {num_classes} "
-            f"classes 0 to {num_classes - 1} and {ignore_label} for pixels without class"
+            f"classes 0 to {num_classes - 1} and {ignore_label} for pixels without class{cause}"
         )
 
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from ..checkpoint.fit import is_computed, leave_out_classes, require_fit
+from ..checkpoint.fit import is_computed, leave_out_classes, require_backbone, require_fit
 from ..checkpoint.recognize import content_of, recognize
 from ..checkpoint.safe_load import load_file
 from ..errors import UsageError
@@ -26,11 +26,12 @@ class KNetCheckpointer(DetectionCheckpointer):
 
     complete = False
     skip_classes = False
+    _resuming = False
 
     def resume_or_load(self, path: str, *, resume: bool = True):
         # a run that goes on must find all of its weights
         if resume and self.has_checkpoint():
-            self.complete = True
+            self.complete = self._resuming = True
         return super().resume_or_load(path, resume=resume)
 
     def load(self, path: str, *args, **kwargs):
@@ -55,7 +56,8 @@ class KNetCheckpointer(DetectionCheckpointer):
         ) as error:
             raise UsageError(
                 f"cannot load {path}: {' '.join(str(error).split())}; set MODEL.WEIGHTS to a file "
-                "of weights, or to '' to start from nothing"
+                "of weights, or to '' to start from nothing (then also MODEL.BACKBONE.FREEZE_AT 0 "
+                "MODEL.BACKBONE.NORM_EVAL False)"
             ) from error
         finally:
             self._parsed_url_during_load = None  # which an error would leave behind
@@ -84,24 +86,33 @@ class KNetCheckpointer(DetectionCheckpointer):
         model = self.model.state_dict()
         left_out: List[str] = []
         what = "weights to be matched by their names"
-        if not checkpoint.get("matching_heuristics"):
+        heuristics = bool(checkpoint.get("matching_heuristics"))
+        if not heuristics:
             checkpoint["model"] = content_of(checkpoint)
             self._convert_ndarray_to_tensor(checkpoint["model"])
             recognized = recognize(checkpoint["model"], model)
             checkpoint["model"], what = recognized.state_dict, recognized.what
             if recognized.architecture is not None:
                 require_fit(recognized, model, path=self._path)
+            purpose = "evaluate" if self.complete else "start"
             left_out = leave_out_classes(
-                recognized.state_dict, model, path=self._path, skip=self.skip_classes
+                recognized.state_dict,
+                model,
+                path=self._path,
+                skip=self.skip_classes,
+                purpose="resume" if self._resuming else purpose,
             )
         incompatible = super()._load_model(checkpoint)
-        self._check(incompatible, model)
+        self._check(incompatible, model, heuristics)
         self._report(incompatible, model, what, left_out)
         return incompatible
 
-    def _check(self, incompatible, model) -> None:
+    def _check(self, incompatible, model, heuristics: bool) -> None:
         wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]
-        if not set(model) - set(incompatible.missing_keys) - set(wrong_shape):
+        taken = set(model) - set(incompatible.missing_keys) - set(wrong_shape)
+        # Detectron2's FrozenBatchNorm2d makes up the statistics that a file lacks
+        made_up = (".running_mean", ".running_var")
+        if all(is_computed(name) or name.endswith(made_up) for name in taken):
             raise UsageError(
                 f"{self._path} holds no weight that this model has: it is of another model, set "
                 "MODEL.WEIGHTS to one of this"
@@ -109,6 +120,13 @@ class KNetCheckpointer(DetectionCheckpointer):
         for keys in (incompatible.missing_keys, incompatible.unexpected_keys):
             keys[:] = [name for name in keys if not is_computed(name)]
         absent = wrong_shape + incompatible.missing_keys
+        require_backbone(
+            model,
+            wrong_shape=wrong_shape,
+            missing=incompatible.missing_keys if heuristics else (),
+            left_over=incompatible.unexpected_keys if heuristics else (),
+            path=self._path,
+        )
         if self.complete and absent:
             raise UsageError(
                 f"{self._path} holds the weights of another model: {absent[0]} is missing or of "

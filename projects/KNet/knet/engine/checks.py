@@ -108,11 +108,22 @@ def _check_semantic(cfg, num_workers: int) -> None:
             f"DeepLabV3Head classifies what its ASPP gives: set MODEL.SEM_SEG_HEAD.CONVS_DIM "
             f"{head.CONVS_DIM} and ASPP_CHANNELS {head.ASPP_CHANNELS} to one number"
         )
+    if semantic.BASE_HEAD == "DeepLabV3PlusHead":
+        _check_project_channels(head)
     one_image = (1 if head.NORM == "SyncBN" else num_workers) >= cfg.SOLVER.IMS_PER_BATCH
     if one_image and semantic.BASE_HEAD in GLOBAL_POOLING and head.NORM in ("BN", "SyncBN"):
         raise UsageError(
             f"{semantic.BASE_HEAD} cannot learn BatchNorm from one image at a time: set "
             f"SOLVER.IMS_PER_BATCH to {2 * num_workers} or more, or MODEL.SEM_SEG_HEAD.NORM to GN"
+        )
+
+
+def _check_project_channels(head) -> None:
+    if len(head.PROJECT_CHANNELS) != len(head.IN_FEATURES) - 1:
+        raise UsageError(
+            f"MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS is {list(head.PROJECT_CHANNELS)}: "
+            "DeepLabV3PlusHead needs one entry for each of MODEL.SEM_SEG_HEAD.IN_FEATURES "
+            f"{list(head.IN_FEATURES)} but the coarsest"
         )
 
 

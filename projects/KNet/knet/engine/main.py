@@ -1,9 +1,10 @@
 """The command line of ``train_net.py``: config, device, processes, training or evaluation."""
 
+import difflib
 import logging
 import os
 import sys
-from typing import Dict, List, Optional
+from typing import Dict, Iterator, List, Optional, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
@@ -34,7 +35,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     """Detectron2's defaults, K-Net's, the file's and the command line's, in this order.
 
     Raises:
-        UsageError: a file that does not exist, or a key that is unknown.
+        UsageError: a file that does not exist, a key that is unknown, or options that are no pairs.
     """
     cfg = get_cfg()
     add_knet_config(cfg)
@@ -47,14 +48,40 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
             raise UsageError(
                 f"--config-file {config_file} cannot be used: {one_line(error)}"
             ) from error
-    try:
-        cfg.merge_from_list(opts or [])
-    except _WRONG_CONFIG as error:
-        raise UsageError(
-            f"the options {opts} are not pairs of a known key and a fitting value: "
-            + one_line(error)
-        ) from error
+    _merge_options(cfg, opts or ())
     return cfg
+
+
+def _merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Merge ``KEY VALUE KEY VALUE ...``, so that the sentence can name the pair that is wrong."""
+    said = " ".join(str(word) for word in opts)
+    for word in opts:
+        if str(word).startswith("--"):
+            raise UsageError(f"{word} stands among the options '{said}': flags go before the keys")
+    for key in opts[::2]:
+        if "=" in key:
+            raise UsageError(f"the option {key} has a '=': write KEY VALUE, with a space between")
+    if len(opts) % 2:
+        raise UsageError(f"the options '{said}' are no pairs: write KEY VALUE, a value to each key")
+    for key, value in zip(opts[::2], opts[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except _WRONG_CONFIG as error:
+            known = list(_dotted_keys(cfg))
+            if key in known:
+                raise UsageError(
+                    f"the option {key} {value} does not fit: {one_line(error)}"
+                ) from error
+            near = difflib.get_close_matches(key.upper(), known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise UsageError(f"the option {key} is no key of the config{hint}") from error
+
+
+def _dotted_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
 def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:

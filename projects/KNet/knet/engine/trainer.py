@@ -5,10 +5,11 @@ import weakref
 
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
 from ..data.training_images import load_training_dicts
-from ..errors import UsageError
+from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .checkpointer import KNetCheckpointer
 from .optimizer import build_optimizer
@@ -30,17 +31,46 @@ class KNetTrainer(DefaultTrainer):
         return super().build_hooks()
 
     def train(self):
-        """Train; returns the last evaluation's results (None where none was made)."""
-        super().train()
+        """Train; returns the last evaluation's results (None where none was made).
+
+        Raises:
+            UsageError: the loss became NaN or infinite.
+        """
+        self._warn_of_frozen_random_layers()
+        try:
+            super().train()
+        except FloatingPointError as error:
+            raise UsageError(
+                f"the loss became NaN or infinite at iteration {self.iter}: lower SOLVER.BASE_LR, "
+                "or look at the data"
+            ) from error
         return getattr(self, "_last_eval_results", None)
+
+    def _warn_of_frozen_random_layers(self) -> None:
+        model = self.cfg.MODEL
+        if model.WEIGHTS or model.TIMM.PRETRAINED or self.start_iter > 0:  # > 0: resumed
+            return
+        frozen = []
+        if model.BACKBONE.FREEZE_AT > 0:
+            frozen.append(f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT}")
+        network = self.checkpointer.model  # not the wrapper of several processes
+        norm_eval = getattr(network, "backbone_norm_eval", False)
+        if norm_eval and any(isinstance(m, _BatchNorm) for m in network.backbone.modules()):
+            frozen.append("MODEL.BACKBONE.NORM_EVAL True")
+        if frozen:
+            logger.warning(
+                "Training starts from nothing (MODEL.WEIGHTS is empty), and random layers of the "
+                f"backbone stay as they are ({', '.join(frozen)}): set MODEL.BACKBONE.FREEZE_AT 0 "
+                "MODEL.BACKBONE.NORM_EVAL False"
+            )
 
     @classmethod
     def build_model(cls, cfg):
         try:
             return super().build_model(cfg)
-        except UsageError:
+        except (UsageError, DatasetError):
             raise
-        except (AssertionError, KeyError, ValueError) as error:
+        except (AssertionError, AttributeError, KeyError, ValueError) as error:
             logger.debug("Building the model:", exc_info=True)
             raise UsageError(f"no model can be built from MODEL.*: {error!r}") from error
 

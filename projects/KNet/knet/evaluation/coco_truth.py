@@ -190,7 +190,7 @@ def reading(json_file: str) -> Iterator[None]:
 def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
     """Leave in a ground truth, in place, the images and the thing classes of a data set.
 
-    What COCO's tool reads and its files often lack is added: ``info``, ``iscrowd``, ``area``.
+    What COCO's tool reads and files often lack is added: ``info``, ``iscrowd``, ``area``, ``bbox``.
 
     Args:
         coco: the content of ``json_file``.
@@ -224,6 +224,8 @@ def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
         for annotation in coco.anns.values():
             if "area" not in annotation:
                 annotation["area"] = int(mask_util.area(coco.annToRLE(annotation)))
+            if "bbox" not in annotation:
+                annotation["bbox"] = mask_util.toBbox(coco.annToRLE(annotation)).tolist()
 
 
 def _common_images(images: List[Dict], dataset_name: str, json_file: str) -> List[Dict]:
