@@ -13,6 +13,13 @@ def add_knet_config(cfg: CN) -> None:
     ``INPUT.CROP.SINGLE_CATEGORY_MAX_AREA``, ...) come along: semantic models use them.
     """
     add_deeplab_config(cfg)
+    _add_model(cfg)
+    _add_training_and_test(cfg)
+    _add_backbones(cfg)
+    _add_data_and_solver(cfg)
+
+
+def _add_model(cfg: CN) -> None:
     cfg.MODEL.KNET = knet = CN()
     # Class counts. -1: take them from the metadata of DATASETS.TRAIN (or TEST); a number that
     # contradicts the metadata stops before training.
@@ -78,6 +85,9 @@ def add_knet_config(cfg: CN) -> None:
     # SemSegUPerHead and the auxiliary head
     knet.SEMANTIC.DROPOUT = 0.1
 
+
+def _add_training_and_test(cfg: CN) -> None:
+    knet = cfg.MODEL.KNET
     # Weights of the matching cost
     knet.MATCHER = CN()
     knet.MATCHER.CLASS_WEIGHT = 2.0
@@ -105,6 +115,8 @@ def add_knet_config(cfg: CN) -> None:
     # Instance: results an image
     knet.TEST.MAX_INSTANCES = 100
 
+
+def _add_backbones(cfg: CN) -> None:
     # BatchNorm of the backbone normalises with its stored statistics in training too and never
     # updates them; scale and shift still learn. True needs pretrained weights.
     cfg.MODEL.BACKBONE.NORM_EVAL = True
@@ -133,6 +145,8 @@ def add_knet_config(cfg: CN) -> None:
     # res2 to res5 are its features of stride 4, 8, 16, 32
     timm.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
 
+
+def _add_data_and_solver(cfg: CN) -> None:
     # False: OpenCV's bilinear resize, as in the published recipe; True: Pillow's, antialiased
     cfg.INPUT.RESIZE_ANTIALIAS = False
 
