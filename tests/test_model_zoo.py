@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 
 from knet import model_zoo
 from knet.checkpoint import to_official
@@ -96,3 +97,17 @@ def test_what_load_model_needs():
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="there is no GPU"):
             model_zoo.load_model(PANOPTIC, "weights.pth", device="cuda")
+
+
+def test_a_trained_model_loads_where_its_data_is_not(tiny_config, shapes, tmp_path):
+    """The class counts stand in for the data set, as the README shows."""
+    config, weights = tmp_path / "config.yaml", tmp_path / "model.pth"
+    torch.save({"model": build_model(tiny_config).state_dict()}, weights)
+    config.write_text(tiny_config.dump().replace(shapes.train, "gone").replace(shapes.val, "gone"))
+    with pytest.raises(UsageError, match=r"MODEL\.KNET\.NUM_THING_CLASSES"):
+        model_zoo.load_model(str(config), str(weights), device="cpu")
+    opts = ["DATASETS.CUSTOM", [], "DATASETS.TRAIN", (), "DATASETS.TEST", ()]
+    opts += ["MODEL.KNET.NUM_THING_CLASSES", 5, "MODEL.KNET.NUM_STUFF_CLASSES", 4]
+    model = model_zoo.load_model(str(config), str(weights), device="cpu", opts=opts)
+    (result,) = model([{"image": torch.zeros(3, 64, 96)}])
+    assert result["sem_seg"].shape == (9, 64, 96)
