@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import UsageError
 
-__all__ = ["ClassifierHead", "conv_norm_relu", "resize", "segmentation_loss"]
+__all__ = ["ClassifierHead", "conv_norm_relu", "enlarge", "resize", "segmentation_loss"]
 
 
 def conv_norm_relu(
@@ -40,6 +40,11 @@ def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def enlarge(logits: torch.Tensor, stride: int) -> torch.Tensor:
+    """(B, K, H, W) -> (B, K, stride H, stride W), bilinear, as in Detectron2's heads."""
+    return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
 
 
 def segmentation_loss(
@@ -152,9 +157,7 @@ class ClassifierHead(nn.Module):
         logits = self.layers(features)
         if self.training:
             return None, self.losses(logits, targets)
-        return F.interpolate(
-            logits, scale_factor=self.common_stride, mode="bilinear", align_corners=False
-        ), {}
+        return enlarge(logits, self.common_stride), {}
 
     def losses(self, logits: torch.Tensor, targets: torch.Tensor) -> Dict[str, torch.Tensor]:
         """See :func:`segmentation_loss`."""

@@ -10,12 +10,11 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
-from torch.nn import functional as F
 
 from ..errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..structures import StagePrediction
-from .base import ClassifierHead, segmentation_loss
+from .base import ClassifierHead, enlarge, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -231,12 +230,7 @@ class KNetSemSegHead(nn.Module):
         stages = self.predict(features, targets)
         if self.training:
             return None, self.losses(stages, features, targets)
-        return F.interpolate(
-            stages[-1].mask_logits,
-            scale_factor=self.common_stride,
-            mode="bilinear",
-            align_corners=False,
-        ), {}
+        return enlarge(stages[-1].mask_logits, self.common_stride), {}
 
     def predict(
         self, features: Dict[str, torch.Tensor], targets: Optional[torch.Tensor] = None
@@ -258,7 +252,9 @@ class KNetSemSegHead(nn.Module):
 
     def _call_base_head(self, features, targets) -> Tuple[torch.Tensor, torch.Tensor]:
         """F (B, C, H, W), without the classifier's dropout, and M_0 (B, K, H, W)."""
-        if isinstance(self.base_head, ClassifierHead):
+        if isinstance(
+            self.base_head, ClassifierHead
+        ):  # nothing to intercept
             feature_map = self.base_head.pixel_features(features)
             return feature_map, self.base_head.predictor(feature_map)
 
