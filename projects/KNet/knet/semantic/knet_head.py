@@ -252,9 +252,7 @@ class KNetSemSegHead(nn.Module):
 
     def _call_base_head(self, features, targets) -> Tuple[torch.Tensor, torch.Tensor]:
         """F (B, C, H, W), without the classifier's dropout, and M_0 (B, K, H, W)."""
-        if isinstance(
-            self.base_head, ClassifierHead
-        ):  # nothing to intercept
+        if isinstance(self.base_head, ClassifierHead):  # nothing to intercept
             feature_map = self.base_head.pixel_features(features)
             return feature_map, self.base_head.predictor(feature_map)
 
