@@ -15,7 +15,7 @@ from detectron2.utils import logger as d2_logger
 from panopticapi.utils import id2rgb
 from PIL import Image
 
-from knet.data.shapes import register_all_shapes
+from knet.data.datasets.shapes.dataset import register_all_shapes
 from knet.engine.main import load_config, main
 
 REPO = Path(__file__).resolve().parents[1]

@@ -8,15 +8,15 @@ from detectron2.layers import ShapeSpec
 from detectron2.structures import BitMasks, Instances
 from torch import nn
 
-from knet.criterion import Criterion
 from knet.data.class_layout import ClassLayout
-from knet.inference import Postprocessor
-from knet.kernel_head import KernelHead
-from knet.kernel_update import KernelUpdateHead
-from knet.matcher import Matcher
-from knet.meta_arch import KNet
-from knet.neck import SemanticFPN
-from knet.targets import TargetBuilder
+from knet.modeling.criterion import Criterion
+from knet.modeling.inference import Postprocessor
+from knet.modeling.kernel_head import KernelHead
+from knet.modeling.kernel_update import KernelUpdateHead
+from knet.modeling.matcher import Matcher
+from knet.modeling.meta_arch import KNet
+from knet.modeling.neck import SemanticFPN
+from knet.modeling.targets import TargetBuilder
 
 
 class Patches(nn.Module):

@@ -12,8 +12,8 @@ from knet.checkpoint.architecture import describe, published_config
 from knet.checkpoint.fit import is_computed, require_fit
 from knet.checkpoint.recognize import content_of, recognize
 from knet.errors import UsageError
-from tests.backbones.building import build as build_backbone
 from tests.config.test_published_models import PUBLISHED
+from tests.modeling.backbones.building import build as build_backbone
 
 from . import key_lists
 

@@ -14,7 +14,7 @@ from knet.data import panoptic_metadata
 from knet.data.class_layout import ClassLayout, resolve_class_layout, resolve_semantic_classes
 from knet.errors import DatasetError, UsageError
 from tests.conftest import REPO
-from tests.data.folders import InstanceFolder
+from tests.data.datasets.folders import InstanceFolder
 
 
 def layout_of(*isthing, ids=None):

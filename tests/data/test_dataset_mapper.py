@@ -10,8 +10,8 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from knet.data import KNetDatasetMapper, load_coco_panoptic_json, panoptic_metadata
-from knet.data.coco_panoptic import read_panoptic_json
 from knet.data.dataset_mapper import decode_panoptic
+from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.data.transforms import OpenCVResizeTransform
 from knet.errors import DatasetError
 from tests.conftest import PanopticFolder

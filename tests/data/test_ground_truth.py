@@ -23,12 +23,12 @@ from knet.data import (
     register_coco_instances,
     register_semantic_folders,
 )
-from knet.data.coco_panoptic import read_panoptic_json
+from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.data.training_images import load_training_dicts
 from knet.data.transforms import OpenCVResizeTransform
 from knet.errors import DatasetError
 from tests.conftest import PanopticFolder
-from tests.data.folders import SemanticFolder, box, noise, rle
+from tests.data.datasets.folders import SemanticFolder, box, noise, rle
 
 
 class Resize(T.Augmentation):

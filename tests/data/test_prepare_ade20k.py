@@ -13,7 +13,7 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 from panopticapi.utils import rgb2id
 from PIL import Image
 
-from knet.data.coco_panoptic import read_panoptic_json
+from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
 from knet.errors import DatasetError

@@ -7,8 +7,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from knet import criterion as criterion_module
-from knet.criterion import average_over_workers
+from knet.modeling import criterion as criterion_module
+from knet.modeling.criterion import average_over_workers
 from tests.parity.recorded import LEVELS, THINGS, build_model, shapes
 
 PADDED = (64, 64)

@@ -13,7 +13,7 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 from knet.data import register_coco_panoptic
-from knet.inference import masks_to_boxes
+from knet.modeling.inference import masks_to_boxes
 
 
 def register(folder) -> str:

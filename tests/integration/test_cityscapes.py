@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from knet.engine.main import load_config
 from knet.engine.trainer import KNetTrainer
 from tests.conftest import REPO, pairs
-from tests.data.cityscapes_tree import (
+from tests.data.datasets.cityscapes_tree import (
     ROAD,
     installed_scripts,
     instance_ids,

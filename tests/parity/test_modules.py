@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from knet.kernel_update import KernelUpdater
-from knet.neck import sine_position_encoding
+from knet.modeling.kernel_update import KernelUpdater
+from knet.modeling.neck import sine_position_encoding
 
 from . import recorded
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 
-from knet.inference import ImageSizes
+from knet.modeling.inference import ImageSizes
 
 from . import recorded
 

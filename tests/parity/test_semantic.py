@@ -6,8 +6,8 @@ from detectron2.layers import ShapeSpec
 from torch import nn
 
 from knet.checkpoint import to_official
-from knet.kernel_update import KernelUpdateHead
-from knet.semantic import (
+from knet.modeling.kernel_update import KernelUpdateHead
+from knet.modeling.semantic import (
     KNetSemSegHead,
     SemSegASPPHead,
     SemSegFCNHead,

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
-from knet.data.coco_panoptic import register_coco_panoptic
+from knet.data.datasets.coco_panoptic import register_coco_panoptic
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import PanopticEvaluator
 from knet.visualization import draw_contact_sheet, draw_predictions

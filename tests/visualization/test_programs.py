@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog
 from knet.errors import UsageError
 from knet.evaluation import InstanceEvaluator, SemanticEvaluator
 from tests.conftest import pairs
-from tests.data.folders import InstanceFolder, rle
+from tests.data.datasets.folders import InstanceFolder, rle
 from tests.evaluation.conftest import evaluate, instance_truth, label_truth, semantic_output
 
 TOOLS = Path(__file__).resolve().parents[2] / "projects" / "KNet" / "tools"

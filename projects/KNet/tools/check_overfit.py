@@ -16,7 +16,7 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
-from knet.data.coco_panoptic import read_panoptic_json, register_coco_panoptic
+from knet.data.datasets.coco_panoptic import read_panoptic_json, register_coco_panoptic
 from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from knet.backbones.timm_weights import read_weights, to_timm_names
 from knet.errors import DatasetError, UsageError
+from knet.modeling.backbones.timm_weights import read_weights, to_timm_names
 
 
 def parse_args(argv=None) -> argparse.Namespace:

@@ -17,7 +17,7 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.logger import setup_logger
 
 import knet  # noqa: F401 (registers the project's data sets)
-from knet.data.custom import register_custom_datasets
+from knet.data.datasets.custom import register_custom_datasets
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
 from knet.visualization import KINDS, draw_predictions

@@ -2,14 +2,18 @@
 
 import os
 
-from .ade20k import adapt_ade20k
-from .cityscapes import adapt_cityscapes
 from .class_layout import ClassLayout, SemanticClasses
-from .coco_instances import register_coco_instances
-from .coco_panoptic import load_coco_panoptic_json, panoptic_metadata, register_coco_panoptic
 from .dataset_mapper import KNetDatasetMapper
-from .semantic_folders import register_semantic_folders
-from .shapes import register_all_shapes
+from .datasets import (
+    adapt_ade20k,
+    adapt_cityscapes,
+    load_coco_panoptic_json,
+    panoptic_metadata,
+    register_all_shapes,
+    register_coco_instances,
+    register_coco_panoptic,
+    register_semantic_folders,
+)
 
 __all__ = [
     "ClassLayout",

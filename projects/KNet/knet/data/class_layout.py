@@ -12,7 +12,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import UsageError
-from .custom import register_custom_datasets
+from .datasets.custom import register_custom_datasets
 from .training_images import load_dicts
 
 __all__ = ["ClassLayout", "SemanticClasses", "resolve_class_layout", "resolve_semantic_classes"]

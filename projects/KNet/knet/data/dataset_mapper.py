@@ -91,7 +91,7 @@ class KNetDatasetMapper:
             dataset_dict: ``file_name`` and, in training, one of
 
                 - ``pan_seg_file_name`` and ``segments_info`` (panoptic, see
-                  :func:`knet.data.coco_panoptic.load_coco_panoptic_json`);
+                  :func:`knet.data.datasets.coco_panoptic.load_coco_panoptic_json`);
                 - ``annotations`` (instances: ``category_id``, ``segmentation`` as polygons, RLE
                   or bitmap, perhaps ``bbox`` with ``bbox_mode``, ``iscrowd``);
                 - ``sem_seg_file_name`` (semantic: an image of one channel, the class ids).

@@ -6,7 +6,7 @@ from typing import Dict, List
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, UsageError
-from .coco_panoptic import read_panoptic_json
+from .datasets.coco_panoptic import read_panoptic_json
 
 __all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
 

@@ -8,13 +8,13 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import Registry
 
-from ..data.custom import register_custom_datasets
+from ..data.datasets.custom import register_custom_datasets
 from ..data.training_images import load_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
-from ..kernel_head import KERNEL_HEAD_REGISTRY
-from ..kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
-from ..neck import NECK_REGISTRY
+from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
+from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
+from ..modeling.neck import NECK_REGISTRY
 
 __all__ = ["check_config", "check_datasets"]
 

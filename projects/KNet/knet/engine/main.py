@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from ..config import add_knet_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
-from ..data.custom import register_custom_datasets
+from ..data.datasets.custom import register_custom_datasets
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets

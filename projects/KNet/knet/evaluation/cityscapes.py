@@ -16,7 +16,7 @@ from detectron2.evaluation import (
 )
 from detectron2.utils import comm
 
-from ..data.cityscapes import SCRIPTS, enable_cityscapes_scripts
+from ..data.datasets.cityscapes import SCRIPTS, enable_cityscapes_scripts
 from .instance import InstanceEvaluator
 from .semantic import SemanticEvaluator
 

@@ -1,0 +1,102 @@
+"""Semantic data sets as two folders: images, and label maps of the same names."""
+
+import os
+from typing import Dict, List, Sequence, Tuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ...errors import DatasetError
+from .coco_panoptic import class_color
+
+__all__ = ["load_semantic_folders", "register_semantic_folders"]
+
+IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LABEL_ENDING = ".png"
+
+
+def load_semantic_folders(image_root: str, label_root: str) -> List[Dict]:
+    """Pair images and label maps by their path below the two folders, without the ending.
+
+    Subfolders are searched too. Label maps without an image are left out. The two folders may be
+    one; images then are no PNGs.
+
+    Args:
+        image_root: images, of any of the usual kinds.
+        label_root: PNGs.
+
+    Returns:
+        one dict per image, in the order of their names: file_name, image_id (that path),
+        sem_seg_file_name. Sizes are found when an image is read.
+
+    Raises:
+        DatasetError: a folder is missing or has no image, an image has no label map, or two
+            images have the same name.
+    """
+    endings = IMAGE_ENDINGS
+    if os.path.normpath(image_root) == os.path.normpath(label_root):
+        endings = tuple(e for e in endings if e != LABEL_ENDING)
+    labels = dict(_files(label_root, (LABEL_ENDING,)))
+    images = sorted(_files(image_root, endings))
+    if not images:
+        raise DatasetError(f"{image_root} has no images ({', '.join(endings)})")
+    dicts: List[Dict] = []
+    for stem, image in images:
+        if stem not in labels:
+            raise DatasetError(
+                f"{image} has no label map: {os.path.join(label_root, stem)}{LABEL_ENDING} does "
+                "not exist"
+            )
+        if dicts and dicts[-1]["image_id"] == stem:
+            raise DatasetError(
+                f"{image} and {dicts[-1]['file_name']} share the label map {labels[stem]}: give "
+                "them different names"
+            )
+        dicts.append({"file_name": image, "image_id": stem, "sem_seg_file_name": labels[stem]})
+    return dicts
+
+
+def _files(root: str, endings: Sequence[str], folder: str = "") -> List[Tuple[str, str]]:
+    """(path below root without ending, whole path) of the files of these endings.
+
+    Hidden files and folders are passed over.
+    """
+    path = os.path.join(root, folder) if folder else root
+    if not PathManager.isdir(path):
+        raise DatasetError(f"the folder {path} does not exist")
+    found = []
+    for name in sorted(PathManager.ls(path)):
+        below, whole = os.path.join(folder, name), os.path.join(path, name)
+        if name.startswith("."):
+            continue
+        if name.lower().endswith(tuple(endings)):
+            found.append((os.path.splitext(below)[0], whole))
+        elif PathManager.isdir(whole):
+            found += _files(root, endings, below)
+    return found
+
+
+def register_semantic_folders(
+    name: str,
+    image_root: str,
+    label_root: str,
+    classes: Sequence[str],
+    ignore_label: int = 255,
+) -> None:
+    """Register a semantic data set of two folders.
+
+    Args:
+        name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        image_root, label_root: see :func:`load_semantic_folders`.
+        classes: names; the label maps have the position of a pixel's class.
+        ignore_label: in the label maps, of pixels without class.
+    """
+    DatasetCatalog.register(name, lambda: load_semantic_folders(image_root, label_root))
+    MetadataCatalog.get(name).set(
+        image_root=image_root,
+        sem_seg_root=label_root,
+        evaluator_type="sem_seg",
+        ignore_label=ignore_label,
+        stuff_classes=list(classes),
+        stuff_colors=[class_color({}, i) for i in range(len(classes))],
+    )

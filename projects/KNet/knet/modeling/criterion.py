@@ -1,0 +1,313 @@
+"""Criterion: matching and all losses of a batch (paper section 3.3).
+
+Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.utils import comm
+from torch import nn
+
+from ..data.class_layout import ClassLayout
+from .losses import dice_loss, focal_loss_sum, mask_loss, rank_loss
+from .matcher import Matcher
+from .structures import StagePrediction, Targets
+
+__all__ = [
+    "Criterion",
+    "Pairs",
+    "rank_target",
+    "semantic_target",
+    "top_matched_kernel",
+    "top_stuff_class",
+]
+
+
+@dataclass
+class Pairs:
+    """P pairs of a kernel and the target it learns from, as (P,) index tensors."""
+
+    image: torch.Tensor
+    kernel: torch.Tensor
+    target: torch.Tensor  # of a thing kernel a row of thing_masks, of a stuff kernel its class
+
+
+def top_matched_kernel(matched: Pairs, targets: Targets) -> torch.Tensor:
+    """The highest-index matched instance kernel whose object has a share in the cell.
+
+    Returns:
+        (B, h, w) kernel index, -1 where no matched object is.
+    """
+    # 16 bits: this (B, T, h, w) temporary is the criterion's largest
+    rank = torch.zeros_like(targets.thing_classes, dtype=torch.int16)
+    rank[matched.image, matched.target] = (matched.kernel + 1).to(torch.int16)
+    covered = (targets.thing_masks > 0) * rank[:, :, None, None]
+    return covered.amax(1).long() - 1
+
+
+def top_stuff_class(targets: Targets) -> torch.Tensor:
+    """The highest stuff class with a share in the cell: (B, h, w), -1 for none."""
+    masks = targets.stuff_masks
+    if masks.shape[1] == 0:  # a maximum over no classes is undefined
+        return masks.new_full((len(masks), *masks.shape[2:]), -1, dtype=torch.long)
+    rank = torch.arange(1, masks.shape[1] + 1, device=masks.device, dtype=torch.int16)
+    return ((masks > 0) * rank[:, None, None]).amax(1).long() - 1
+
+
+def rank_target(
+    top_kernel: torch.Tensor, top_stuff: torch.Tensor, num_kernels: int
+) -> torch.Tensor:
+    """The kernel that should win each cell: stuff kernels stand behind the instance kernels.
+
+    Args:
+        top_kernel, top_stuff: (B, h, w) of the two functions above.
+        num_kernels: instance kernels.
+
+    Returns:
+        (B, h, w) kernel index, -1 for none.
+    """
+    return torch.where(top_stuff >= 0, top_stuff + num_kernels, top_kernel)
+
+
+def semantic_target(
+    top_kernel: torch.Tensor,
+    top_stuff: torch.Tensor,
+    thing_class_of_kernel: torch.Tensor,
+    num_thing_classes: int,
+) -> torch.Tensor:
+    """Class of each cell: stuff first, matched things over it by rising kernel index.
+
+    Args:
+        top_kernel, top_stuff: (B, h, w) of the functions above.
+        thing_class_of_kernel: (B, N) class of the object that each kernel is matched with.
+        num_thing_classes: stuff classes stand behind them.
+
+    Returns:
+        (B, h, w) model class, -1 for a cell without label.
+    """
+    index = top_kernel.clamp(min=0).flatten(1)
+    thing = thing_class_of_kernel.gather(1, index).view_as(top_kernel)
+    stuff = torch.where(top_stuff >= 0, top_stuff + num_thing_classes, -1)
+    return torch.where(top_kernel >= 0, thing, stuff)
+
+
+class Criterion(nn.Module):
+    """All losses of K-Net; every stage is matched on the prediction of the stage before it."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        matcher: Matcher,
+        num_kernels: int,
+        num_thing_classes: int,
+        class_weight: float = 2.0,
+        mask_weight: float = 1.0,
+        dice_weight: float = 4.0,
+        rank_weight: float = 0.1,
+        semantic_weight: float = 1.0,
+    ):
+        """
+        Args:
+            matcher: finds the object of each instance kernel.
+            num_kernels: instance kernels; those behind them are one per stuff class.
+            num_thing_classes: thing classes, the first columns of the class branch.
+            class_weight, mask_weight, dice_weight, rank_weight, semantic_weight: weights of the
+                losses; with a rank weight of 0 that loss is left out (instance models).
+        """
+        super().__init__()
+        self.matcher = matcher
+        self.num_kernels = num_kernels
+        self.num_thing_classes = num_thing_classes
+        self.class_weight = class_weight
+        self.mask_weight = mask_weight
+        self.dice_weight = dice_weight
+        self.rank_weight = rank_weight
+        self.semantic_weight = semantic_weight
+
+    @classmethod
+    def from_config(cls, cfg, layout: ClassLayout):
+        loss = cfg.MODEL.KNET.LOSS
+        return {
+            "matcher": Matcher(cfg),
+            "num_kernels": cfg.MODEL.KNET.NUM_KERNELS,
+            "num_thing_classes": layout.num_things,
+            "class_weight": loss.CLASS_WEIGHT,
+            "mask_weight": loss.MASK_WEIGHT,
+            "dice_weight": loss.DICE_WEIGHT,
+            # instance models have none (paper section 3.4)
+            "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
+            "semantic_weight": loss.SEMANTIC_WEIGHT,
+        }
+
+    def forward(
+        self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
+    ) -> Dict[str, torch.Tensor]:
+        """
+        Args:
+            stages: the first masks (stage 0) and the prediction of each update stage, with mask
+                logits (B, N, h, w) at the mask stride.
+            semantic_logits: (B, K, h, w) of the semantic branch.
+            targets: ground truth at the mask stride.
+
+        Returns:
+            ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1.. and
+            ``loss_semantic``; scalars whose sum is the training loss.
+        """
+        # sums over all pixels of a mask overflow half precision
+        with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
+            return self._losses(stages, semantic_logits, targets)
+
+    def _losses(
+        self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
+    ) -> Dict[str, torch.Tensor]:
+        matched, stuff = self.match(stages, targets)
+        num_positive = average_over_workers(
+            len(matched[0].image) + len(stuff.image), semantic_logits.device
+        )
+        top_stuff = top_stuff_class(targets)
+        losses = {}
+        for index, stage in enumerate(stages):
+            things = matched[self.matched_on(index)]
+            top_kernel = top_matched_kernel(things, targets)
+            if index == 0:
+                losses["loss_semantic"] = self.semantic_loss(
+                    semantic_logits, things, top_kernel, top_stuff, targets
+                )
+                logits = stage.mask_logits[:, : self.num_kernels]
+                stage_losses = self.mask_losses(logits, things, None, top_kernel, targets)
+            else:
+                losses[f"loss_class_{index}"] = self.class_loss(
+                    stage.class_logits, things, stuff, targets, num_positive
+                )
+                winner = rank_target(top_kernel, top_stuff, self.num_kernels)
+                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, winner, targets)
+            losses.update({f"{name}_{index}": loss for name, loss in stage_losses.items()})
+        return losses
+
+    @staticmethod
+    def matched_on(stage: int) -> int:
+        """Whose prediction a stage is matched on: the stage before it; the first masks' own."""
+        return max(stage - 1, 0)
+
+    @torch.no_grad()
+    def match(self, stages: List[StagePrediction], targets: Targets) -> Tuple[List[Pairs], Pairs]:
+        """Match all stages of all images, with one copy to the host and one back.
+
+        Returns:
+            the matches made on the prediction of stage 0, 1, ..., of which :meth:`matched_on`
+            tells the one that a stage learns by; and the stuff kernels whose class is there.
+        """
+        sources = stages[: self.matched_on(len(stages) - 1) + 1]
+        costs = torch.stack([self._costs(stage, targets) for stage in sources])
+        present = targets.stuff_present
+        packed = torch.cat((costs.flatten(), present.flatten().to(costs.dtype))).cpu().numpy()
+        costs_host = packed[: costs.numel()].reshape(costs.shape)
+        present_host = packed[costs.numel() :].reshape(present.shape) > 0
+
+        solved = self.matcher.solve(costs_host, targets.num_things)
+        groups = [
+            np.concatenate(
+                [
+                    np.stack((np.full_like(kernel, image), kernel, target))
+                    for image, (kernel, target) in enumerate(stage)
+                ],
+                axis=1,
+            )
+            for stage in solved
+        ]
+        image, stuff_class = present_host.nonzero()
+        groups.append(np.stack((image, stuff_class + self.num_kernels, stuff_class)))
+        sizes = [group.shape[1] for group in groups]
+        indices = torch.from_numpy(np.concatenate(groups, axis=1)).long().to(costs.device)
+        *matched, stuff = [Pairs(*group) for group in indices.split(sizes, dim=1)]
+        return matched, stuff
+
+    def _costs(self, stage: StagePrediction, targets: Targets) -> torch.Tensor:
+        class_logits = stage.class_logits
+        if class_logits is not None:
+            class_logits = class_logits[:, : self.num_kernels, : self.num_thing_classes]
+        return self.matcher.costs(stage.mask_logits[:, : self.num_kernels], class_logits, targets)
+
+    def class_loss(
+        self, logits: torch.Tensor, things: Pairs, stuff: Pairs, targets: Targets, num_positive
+    ) -> torch.Tensor:
+        """Focal loss: instance kernels on thing columns, stuff kernel c on column c only.
+
+        Args:
+            logits: (B, N, K).
+            num_positive: normaliser.
+        """
+        thing_logits = logits[:, : self.num_kernels, : self.num_thing_classes].float()
+        thing_target = torch.zeros_like(thing_logits)
+        thing_class = targets.thing_classes[things.image, things.target]
+        thing_target[things.image, things.kernel, thing_class] = 1
+        stuff_logits = logits[:, self.num_kernels :, self.num_thing_classes :].float()
+        stuff_logits = stuff_logits.diagonal(dim1=1, dim2=2)
+        stuff_target = targets.stuff_present.to(stuff_logits.dtype)
+        total = focal_loss_sum(thing_logits, thing_target)
+        total = total + focal_loss_sum(stuff_logits, stuff_target)
+        return self.class_weight * total / num_positive
+
+    def mask_losses(
+        self,
+        mask_logits: torch.Tensor,
+        things: Pairs,
+        stuff: Optional[Pairs],
+        winner: torch.Tensor,
+        targets: Targets,
+    ) -> Dict[str, torch.Tensor]:
+        """Mask, dice and rank loss of one stage.
+
+        Args:
+            mask_logits: (B, N, h, w).
+            stuff: positive stuff kernels, or None where the logits have no stuff kernels.
+            winner: (B, h, w) kernel that should win each cell, -1 for none.
+        """
+        mask_logits = mask_logits.float()
+        predicted = mask_logits[things.image, things.kernel]
+        wanted = targets.thing_masks[things.image, things.target]
+        if stuff is not None:
+            predicted = torch.cat((predicted, mask_logits[stuff.image, stuff.kernel]))
+            wanted = torch.cat((wanted, targets.stuff_masks[stuff.image, stuff.target]))
+        losses = {
+            "loss_mask": self.mask_weight * mask_loss(predicted, wanted),
+            "loss_dice": self.dice_weight * dice_loss(predicted, wanted),
+        }
+        if self.rank_weight > 0:
+            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits, winner)
+        return losses
+
+    def semantic_loss(
+        self,
+        logits: torch.Tensor,
+        things: Pairs,
+        top_kernel: torch.Tensor,
+        top_stuff: torch.Tensor,
+        targets: Targets,
+    ) -> torch.Tensor:
+        """Focal loss of the semantic branch, per labelled cell of this worker's images.
+
+        Cells without label (ignored, crowd, padding) are negatives of every class.
+        """
+        class_of_kernel = top_kernel.new_zeros((len(logits), self.num_kernels))
+        thing_class = targets.thing_classes[things.image, things.target]
+        class_of_kernel[things.image, things.kernel] = thing_class
+        label = semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
+        classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+        one_hot = (label[:, None] == classes).float()
+        num_labelled = (label >= 0).sum().clamp(min=1)
+        return self.semantic_weight * focal_loss_sum(logits.float(), one_hot) / num_labelled
+
+
+def average_over_workers(count: float, device: torch.device):
+    """Mean of a count over all workers, at least 1."""
+    if comm.get_world_size() == 1:
+        return max(count, 1)
+    total = torch.tensor(float(count), device=device)
+    torch.distributed.all_reduce(total)
+    return (total / comm.get_world_size()).clamp(min=1)

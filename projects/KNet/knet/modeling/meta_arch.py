@@ -1,0 +1,171 @@
+"""K-Net as a Detectron2 meta-architecture: panoptic and instance segmentation."""
+
+from typing import Dict, List, Sequence, Tuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.structures import ImageList
+from torch import nn
+from torch.nn import functional as F
+
+from ..data.class_layout import ClassLayout, resolve_class_layout
+from .criterion import Criterion
+from .images import normalize_images
+from .inference import ImageSizes, Postprocessor
+from .kernel_head import build_kernel_head
+from .kernel_update import build_kernel_update_head
+from .neck import build_neck
+from .norm_eval import keep_statistics
+from .structures import StagePrediction
+from .targets import TargetBuilder
+
+__all__ = ["KNet"]
+
+
+@META_ARCH_REGISTRY.register()
+class KNet(nn.Module):
+    """K-Net (NeurIPS 2021): kernels make masks, and are updated from what they found.
+
+    image -> backbone -> neck -> kernel head -> kernel update x S -> results or losses
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        neck: nn.Module,
+        kernel_head: nn.Module,
+        kernel_update_heads: Sequence[nn.Module],
+        criterion: Criterion,
+        target_builder: TargetBuilder,
+        postprocessor: Postprocessor,
+        mask_stride: int = 4,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        backbone_norm_eval: bool = True,
+    ):
+        """
+        Args:
+            backbone: Detectron2 backbone.
+            neck: features -> instance map, semantic map.
+            kernel_head: the two maps -> F, stage 0, semantic logits.
+            kernel_update_heads: one per stage.
+            criterion: stages and targets -> losses.
+            target_builder: training inputs -> targets.
+            postprocessor: last stage -> results.
+            mask_stride: stride at which masks are matched, learned and returned.
+            pixel_mean, pixel_std: per channel of the input image; their number is the number of
+                input channels.
+            backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.kernel_head = kernel_head
+        self.kernel_update_heads = nn.ModuleList(kernel_update_heads)
+        self.criterion = criterion
+        self.target_builder = target_builder
+        self.postprocessor = postprocessor
+        self.mask_stride = mask_stride
+        self.backbone_norm_eval = backbone_norm_eval
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @classmethod
+    def from_config(cls, cfg):
+        layout: ClassLayout = resolve_class_layout(cfg)
+        backbone = build_backbone(cfg)
+        num_classes = layout.num_things + layout.num_stuff
+        return {
+            "backbone": backbone,
+            "neck": build_neck(cfg, backbone.output_shape()),
+            "kernel_head": build_kernel_head(cfg, layout.num_things, layout.num_stuff),
+            "kernel_update_heads": [
+                build_kernel_update_head(cfg, num_classes) for _ in range(cfg.MODEL.KNET.NUM_STAGES)
+            ],
+            "criterion": Criterion(cfg, layout),
+            "target_builder": TargetBuilder(layout, cfg.MODEL.KNET.MASK_STRIDE),
+            "postprocessor": Postprocessor(cfg, layout),
+            "mask_stride": cfg.MODEL.KNET.MASK_STRIDE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.backbone_norm_eval:
+            keep_statistics(self.backbone)
+        return self
+
+    def forward(self, batched_inputs: List[Dict]) -> object:
+        """
+        Args:
+            batched_inputs: dicts with ``image`` (channels, H, W); for training ``instances`` and
+                ``sem_seg`` (see :class:`knet.modeling.targets.TargetBuilder`); for inference
+                optionally ``height`` and ``width`` of the wanted result.
+
+        Returns:
+            in training a dict of losses (see :class:`knet.modeling.criterion.Criterion`), else one
+            dict an image (see :class:`knet.modeling.inference.Postprocessor`).
+        """
+        images = self.preprocess_image(batched_inputs)
+        padded_size = tuple(images.tensor.shape[-2:])
+        if self.training:
+            # before the network, so that the copies to a GPU do not wait for it
+            targets = self.target_builder(batched_inputs, padded_size, self.device)
+        stages, semantic_logits = self.predict(self.backbone(images.tensor))
+        if self.training:
+            return self.losses(stages, semantic_logits, targets)
+        return self.results(stages[-1], images, batched_inputs)
+
+    def predict(
+        self, features: Dict[str, torch.Tensor]
+    ) -> Tuple[List[StagePrediction], torch.Tensor]:
+        """Backbone features -> predictions of stage 0 to S, and the semantic logits."""
+        feature_map, prediction, semantic_logits = self.kernel_head(*self.neck(features))
+        stages = [prediction]
+        for head in self.kernel_update_heads:
+            prediction = head(feature_map, prediction.kernels, prediction.mask_logits)
+            stages.append(prediction)
+        return stages, semantic_logits
+
+    def losses(self, stages, semantic_logits, targets) -> Dict[str, torch.Tensor]:
+        """Losses at the mask stride; see :class:`knet.modeling.criterion.Criterion`."""
+        at_mask_stride = [
+            StagePrediction(s.kernels, self.to_mask_stride(s.mask_logits), s.class_logits)
+            for s in stages
+        ]
+        return self.criterion(at_mask_stride, self.to_mask_stride(semantic_logits), targets)
+
+    def results(
+        self, prediction: StagePrediction, images: ImageList, batched_inputs: List[Dict]
+    ) -> List[Dict]:
+        """Detectron2's outputs, image by image (their sizes differ)."""
+        padded_size = tuple(images.tensor.shape[-2:])
+        mask_logits = self.to_mask_stride(prediction.mask_logits)
+        results = []
+        for i, (x, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
+            output_size = (x.get("height", image_size[0]), x.get("width", image_size[1]))
+            sizes = ImageSizes(padded_size, tuple(image_size), output_size)
+            results.append(self.postprocessor(prediction.class_logits[i], mask_logits[i], sizes))
+        return results
+
+    def to_mask_stride(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, N, H, W) at the neck's stride -> (B, N, h, w) at the mask stride."""
+        factor = self.neck.stride // self.mask_stride
+        if factor == 1:
+            return logits
+        return F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
+
+    def preprocess_image(self, batched_inputs: List[Dict]) -> ImageList:
+        """Normalise, move to the device and pad to one size (zeros, after normalisation)."""
+        images = normalize_images(batched_inputs, self.pixel_mean, self.pixel_std)
+        divisor = max(self.backbone.size_divisibility, self.neck.size_divisibility)
+        return ImageList.from_tensors(images, divisor)

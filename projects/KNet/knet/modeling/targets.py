@@ -1,0 +1,144 @@
+"""Ground truth of a batch, as the criterion wants it: soft masks at the mask stride.
+
+Shape shorthand: B images, T things, S stuff classes, H x W full resolution, h x w the mask
+stride's map of the padded batch.
+"""
+
+from typing import Dict, Sequence, Tuple
+
+import torch
+from detectron2.structures import BitMasks, PolygonMasks
+from torch.nn import functional as F
+
+from ..data.class_layout import ClassLayout
+from ..errors import DatasetError
+from .structures import Targets
+
+__all__ = ["TargetBuilder", "sample_cells"]
+
+
+def sample_cells(full: torch.Tensor, stride: int, size: Tuple[int, int], value=0) -> torch.Tensor:
+    """The pixels that bilinear interpolation (no antialias) by 1 / stride reads, per cell.
+
+    For an even stride those are the four in the middle of the cell, each with weight 1/4; for an
+    odd one the middle pixel. Averaging them afterwards is the interpolation, without ever making
+    full-size float masks.
+
+    Args:
+        full: (..., H, W).
+        stride: integer.
+        size: (h, w) of the result; what lies outside of ``full`` is ``value``.
+
+    Returns:
+        (4 or 1, ..., h, w).
+    """
+    height, width = full.shape[-2:]
+    full = F.pad(full, (0, size[1] * stride - width, 0, size[0] * stride - height), value=value)
+    middle = sorted({(stride - 1) // 2, stride // 2})
+    return torch.stack([full[..., y::stride, x::stride] for y in middle for x in middle])
+
+
+class TargetBuilder:
+    """Turns Detectron2's training inputs into :class:`Targets` in the model's class order."""
+
+    def __init__(self, layout: ClassLayout, mask_stride: int, ignore_label: int = 255):
+        """
+        Args:
+            layout: the data set's classes in the model's order.
+            mask_stride: stride of the targets, in input pixels.
+            ignore_label: of ``sem_seg``.
+        """
+        self.layout = layout
+        self.mask_stride = mask_stride
+        self.ignore_label = ignore_label
+
+    def __call__(
+        self, batched_inputs: Sequence[Dict], padded_size: Tuple[int, int], device: torch.device
+    ) -> Targets:
+        """
+        Args:
+            batched_inputs: dicts with ``instances`` (``gt_classes`` in contiguous ids of the data
+                set, ``gt_masks``) and, for a model with stuff, ``sem_seg`` (H, W), the contiguous
+                id of every pixel or ``ignore_label``.
+            padded_size: (height, width) of the padded batch, multiples of the mask stride.
+            device: where the targets shall live.
+        """
+        size = tuple(side // self.mask_stride for side in padded_size)
+        things = [self._things(x, size, device) for x in batched_inputs]
+        stuff = [self._stuff(x, size, device) for x in batched_inputs]
+        num_things = [len(classes) for _, classes in things]
+        padded = max(1, *num_things)  # one row at least: a maximum over no objects is undefined
+        return Targets(
+            thing_masks=torch.stack([_pad_rows(masks, padded) for masks, _ in things]),
+            thing_classes=torch.stack([_pad_rows(classes, padded) for _, classes in things]),
+            num_things=num_things,
+            stuff_masks=torch.stack([masks for masks, _ in stuff]),
+            stuff_present=torch.stack([present for _, present in stuff]),
+        )
+
+    def _things(self, x: Dict, size: Tuple[int, int], device) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Soft masks (T, h, w) and model classes (T,) of one image's things."""
+        if "instances" not in x:
+            raise DatasetError(
+                f"{_name(x)} has no 'instances': training needs KNetDatasetMapper, or a mapper "
+                "that gives what it gives"
+            )
+        instances = x["instances"]
+        if len(instances) == 0:
+            return torch.zeros((0, *size), device=device), torch.zeros(
+                0, dtype=torch.long, device=device
+            )
+        masks = instances.gt_masks
+        if isinstance(masks, PolygonMasks):
+            masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
+        masks = masks.tensor if isinstance(masks, BitMasks) else masks
+        classes = self.layout.to_model(instances.gt_classes)
+        wrong = (classes < 0) | (classes >= self.layout.num_things)
+        if wrong.any():
+            raise DatasetError(
+                f"{_name(x)} has the thing class {int(instances.gt_classes[wrong][0])}, "
+                f"the data set's thing classes are {list(self.layout.thing_ids)}: register it "
+                "with contiguous ids, or mend DATASETS.TRAIN"
+            )
+        cells = sample_cells(masks.to(device=device, dtype=torch.uint8), self.mask_stride, size)
+        return cells.sum(0, dtype=torch.float32) / len(cells), classes.to(device)
+
+    def _stuff(self, x: Dict, size: Tuple[int, int], device) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Soft mask (S, h, w) and presence (S,) of each stuff class in one image."""
+        num_stuff = self.layout.num_stuff
+        if num_stuff == 0:
+            return torch.zeros((0, *size), device=device), torch.zeros(
+                0, dtype=torch.bool, device=device
+            )
+        if "sem_seg" not in x:
+            raise DatasetError(
+                f"{_name(x)} has no 'sem_seg', which a model with stuff classes learns from: use "
+                "a panoptic data set in DATASETS.TRAIN, or MODEL.KNET.NUM_STUFF_CLASSES 0"
+            )
+        # counted and checked where the loader left it, on the host
+        sem_seg = x["sem_seg"].long()
+        labels = self.layout.to_model(sem_seg)
+        ignored = sem_seg == self.ignore_label
+        wrong = (labels < 0) & ~ignored
+        if wrong.any():
+            raise DatasetError(
+                f"{_name(x)} has the label {int(sem_seg[wrong][0])} in 'sem_seg', which is no "
+                f"contiguous id of the data set's {len(self.layout.ids)} classes nor the ignore "
+                f"label {self.ignore_label}: mend the labels or the class ids of DATASETS.TRAIN"
+            )
+        stuff = (labels - self.layout.num_things).clamp(min=-1).masked_fill_(ignored, -1)
+        counts = torch.bincount((stuff + 1).flatten(), minlength=num_stuff + 1)
+        stuff = stuff.to(device=device, dtype=torch.int16)
+        cells = sample_cells(stuff, self.mask_stride, size, value=-1)
+        classes = torch.arange(num_stuff, device=device)[:, None, None]
+        masks = sum((cell == classes).float() for cell in cells) / len(cells)
+        return masks, (counts[1:] > 0).to(device)
+
+
+def _pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Append zeros to the first dimension up to ``count`` rows."""
+    return torch.cat((rows, rows.new_zeros((count - len(rows), *rows.shape[1:]))))
+
+
+def _name(x: Dict) -> str:
+    return str(x.get("file_name", "an input"))

@@ -1,0 +1,36 @@
+"""Group features in half precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from knet.modeling.grouping import group_features
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_group_features_do_not_overflow(dtype, autocast):
+    """Sums far beyond float16's 65504 equal the float64 sum of the same numbers."""
+    rng = np.random.default_rng(15)
+    features = torch.from_numpy(rng.uniform(1e4, 6e4, size=(2, 3, 40, 50))).to(dtype)
+    mask_logits = torch.from_numpy(rng.normal(size=(2, 4, 40, 50))).to(dtype)
+    mask_logits[:, 0] = 30  # the whole map
+    mask_logits[:, 1] = 0  # probability 0.5 is not above 0.5
+    features.requires_grad_()
+    mask_logits.requires_grad_()
+    with torch.autocast("cpu", dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+        found = group_features(mask_logits, features)
+    assert found.dtype == torch.float32 and found.shape == (2, 4, 3)
+    for image in range(2):
+        for kernel in range(4):
+            inside = mask_logits[image, kernel] > 0
+            for channel in range(3):
+                expected = float(features[image, channel].detach()[inside].double().sum())
+                assert float(found[image, kernel, channel].detach()) == pytest.approx(
+                    expected, rel=1e-5
+                )
+    assert float(found[:, 0].detach().min()) > 65504
+    assert not found[:, 1].detach().any()
+    found[0, 0, 0].backward()
+    assert mask_logits.grad is None  # no gradient through the mask
+    assert features.grad[0, 0].eq(1).all() and not features.grad[1].any()
