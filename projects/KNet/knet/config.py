@@ -1,9 +1,11 @@
 """Every key that K-Net adds to Detectron2's config, its default and its meaning."""
 
+import yaml
 from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-__all__ = ["add_knet_config"]
+__all__ = ["add_knet_config", "config_from_text"]
 
 
 def add_knet_config(cfg: CN) -> None:
@@ -17,6 +19,23 @@ def add_knet_config(cfg: CN) -> None:
     _add_training_and_test(cfg)
     _add_backbones(cfg)
     _add_data_and_solver(cfg)
+    _add_model_file(cfg)
+
+
+def config_from_text(text: str) -> CN:
+    """The config that ``cfg.dump()`` wrote; runs no code of the text's.
+
+    Raises:
+        AssertionError, KeyError, TypeError, ValueError, yaml.YAMLError: it is none, or has keys or
+            values that this version does not know.
+    """
+    content = yaml.safe_load(text)
+    if not isinstance(content, dict):
+        raise TypeError("it has no keys")
+    cfg = get_cfg()
+    add_knet_config(cfg)
+    cfg.merge_from_other_cfg(CN(content))
+    return cfg
 
 
 def _add_model(cfg: CN) -> None:
@@ -25,6 +44,9 @@ def _add_model(cfg: CN) -> None:
     # contradicts the metadata stops before training.
     knet.NUM_THING_CLASSES = -1
     knet.NUM_STUFF_CLASSES = -1
+    # The classes themselves, one {id, dataset_id, name, isthing, color} each; []: as the data sets
+    # have them. What training writes carries them, so that a model needs no data set to be used.
+    knet.CLASSES = []
     # Instance kernels: at most so many objects an image (the paper's N)
     knet.NUM_KERNELS = 100
     # Channels of neck, kernels and update stages
@@ -172,3 +194,12 @@ def _add_data_and_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Parameters without weight decay: patterns (as of file names) of their names
     cfg.SOLVER.NO_DECAY = []
+
+
+def _add_model_file(cfg: CN) -> None:
+    # Beside the checkpoints, which hold the optimizer too, write OUTPUT_DIR/model.<FORMAT> when
+    # training ends: weights, config and classes. "pth" or "safetensors"; "": none
+    cfg.MODEL_FILE = CN()
+    cfg.MODEL_FILE.FORMAT = ""
+    # Matrices and convolutions in float16: half the size, three decimal digits
+    cfg.MODEL_FILE.HALF = False

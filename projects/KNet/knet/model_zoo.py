@@ -2,15 +2,18 @@
 
 import difflib
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import torch
 from detectron2.config import CfgNode
 from torch import nn
 
+from .checkpoint.architecture import published_config
+from .checkpoint.recognize import content_of, is_official, recognize
 from .engine import KNetTrainer
 from .engine.checkpointer import KNetCheckpointer
-from .engine.main import load_config
+from .engine.main import load_config, merge_options
+from .engine.model_file import ModelInfo, read_info
 from .errors import UsageError
 
 __all__ = ["get_config", "load_model"]
@@ -35,40 +38,107 @@ def get_config(name_or_path: str, opts: Optional[Sequence[str]] = None) -> CfgNo
 
 def load_model(
     name_or_path: str,
-    weights: str,
+    weights: Optional[str] = None,
     *,
     device: Optional[str] = None,
     opts: Optional[Sequence[str]] = None,
 ) -> nn.Module:
     """A model with its weights, ready to predict.
 
+        load_model("output/model_final.pth")
+        load_model("coco/panoptic/knet_r50_1x", "knet_s3_r50_fpn_1x_coco-panoptic.pth")
+
     Args:
-        name_or_path, opts: see :func:`get_config`.
-        weights: file or address: of this project's training, or official.
+        name_or_path: a file of weights that this project's training wrote, which has config and
+            classes inside, or a published one of the authors'; no data set is needed. With
+            ``weights``: a config, see :func:`get_config`.
+        weights: file or address: of this project's training, or official. Its classes, where it
+            tells them, are the model's.
         device: e.g. ``cuda:1`` or ``cpu``; by default a GPU if there is one.
+        opts: changes of the config, as on the command line: key, value, key, value, ...
 
     Returns:
-        the model in eval mode. It takes a list of dicts with ``image`` ((3, H, W), 0..255, channels
-        in the order of the config's INPUT.FORMAT), resized as the config's INPUT.*_TEST say, and
-        optionally ``height`` and ``width`` of the wanted result. Its parameters need no gradient,
-        nor do its results; ``model.train().requires_grad_()`` makes it learn again.
+        the model in eval mode; ``model.info`` is its :class:`knet.engine.model_file.ModelInfo`. It
+        takes a list of dicts with ``image`` ((3, H, W), 0..255, channels in the order of the
+        config's INPUT.FORMAT), resized as the config's INPUT.*_TEST say, and optionally ``height``
+        and ``width`` of the wanted result; :class:`knet.Predictor` does all of that. Parameters
+        require a gradient as the trainer has it (not those of MODEL.BACKBONE.FREEZE_AT), so that
+        ``model.train()`` goes on from here; predict under ``torch.inference_mode()``.
 
     Raises:
         UsageError: no such config, or weights that are not the model's.
     """
+    if weights is None:
+        name_or_path, weights = "", name_or_path
     if not weights:
         raise UsageError("load_model needs weights: name a file")
     has_gpu = torch.cuda.is_available()
     if device and device.startswith("cuda") and not has_gpu:
         raise UsageError(f"device {device!r}: there is no GPU, use 'cpu'")
+
+    def build(content: Dict) -> nn.Module:
+        cfg = _config_of(content, weights, name_or_path, opts)
+        cfg.MODEL.DEVICE = device or ("cuda" if has_gpu else "cpu")
+        cfg.MODEL.TIMM.PRETRAINED = False  # the weights hold all
+        return KNetTrainer.build_model(cfg)
+
+    loader = _Loader(build)
+    loader.load(weights)
+    model = loader.model.eval()
+    model.info = model.info.standing_alone()
+    return model
+
+
+class _Loader(KNetCheckpointer):
+    """Builds the model that a file is of before its weights are loaded."""
+
+    complete = True
+
+    def __init__(self, build: Callable[[Dict], nn.Module]):
+        super().__init__(nn.Module())
+        self._build = build
+
+    def _load_model(self, checkpoint: Dict):
+        self.model = self._build(checkpoint)
+        return super()._load_model(checkpoint)
+
+
+def _config_of(
+    content: Dict, path: str, name_or_path: str, opts: Optional[Sequence[str]]
+) -> CfgNode:
+    """The config of the model that a file is of: as named, or as the file tells.
+
+    Raises:
+        UsageError: neither names one.
+    """
+    info = read_info(content, path)
+    if info is not None and not name_or_path:
+        merge_options(info.cfg, [str(word) for word in opts or ()])
+        return info.cfg
+    if not name_or_path:
+        name_or_path = _published_config(content, path)
     cfg = get_config(name_or_path, opts)
-    cfg.MODEL.DEVICE = device or ("cuda" if has_gpu else "cpu")
-    cfg.MODEL.TIMM.PRETRAINED = False  # the weights hold all
-    model = KNetTrainer.build_model(cfg).eval()
-    checkpointer = KNetCheckpointer(model)
-    checkpointer.complete = True
-    checkpointer.load(weights)
-    return model.requires_grad_(False)
+    if info is not None and not cfg.MODEL.KNET.CLASSES:
+        # what the rows of the weights mean does not depend on what data lies here
+        cfg = ModelInfo(cfg, info.classes).standing_alone().cfg
+    return cfg
+
+
+def _published_config(content: Dict, path: str) -> str:
+    """Path of the config of an official file.
+
+    Raises:
+        UsageError: the file is none of the published models.
+    """
+    state_dict = content_of(content)
+    architecture = recognize(state_dict, {}).architecture if is_official(state_dict) else None
+    config = architecture and published_config(architecture)
+    if not config:
+        raise UsageError(
+            f"{path} does not tell its config, and is none of the published models: name the "
+            "config too, as in load_model('output/config.yaml', weights)"
+        )
+    return config
 
 
 def _find(name_or_path: str) -> Path:

@@ -6,6 +6,7 @@ a framework has put beside its weights) becomes None; a file that wants anything
 is refused.
 """
 
+import json
 import pickle
 import tarfile
 from typing import Any, Dict
@@ -14,7 +15,9 @@ import torch
 
 from . import unpickler
 
-__all__ = ["load_file"]
+__all__ = ["INFO_KEY", "load_file"]
+
+INFO_KEY = "knet"  # of this project's files: the config and the classes, beside the weights
 
 
 def load_file(path: str) -> Any:
@@ -58,11 +61,16 @@ def _load(path: str) -> Any:
         return unpickler.plain(content, {})
 
 
-def _load_safetensors(path: str) -> Dict[str, torch.Tensor]:
+def _load_safetensors(path: str) -> Dict[str, Any]:
     try:
-        from safetensors.torch import load_file as load
+        from safetensors import safe_open
     except ImportError as error:
         raise pickle.UnpicklingError(
             "it needs the package safetensors, which is not installed"
         ) from error
-    return load(path)
+    with safe_open(path, framework="pt") as file:
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+        metadata = file.metadata() or {}
+    if INFO_KEY not in metadata:
+        return weights
+    return {"model": weights, INFO_KEY: json.loads(metadata[INFO_KEY])}

@@ -10,12 +10,20 @@ from typing import List, Sequence, Tuple
 
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.catalog import Metadata
 
 from ..errors import UsageError
+from .classes import ModelClass, classes_of_config, classes_of_metadata
 from .datasets.custom import register_custom_datasets
 from .training_images import load_dicts
 
-__all__ = ["ClassLayout", "SemanticClasses", "resolve_class_layout", "resolve_semantic_classes"]
+__all__ = [
+    "ClassLayout",
+    "SemanticClasses",
+    "resolve_class_layout",
+    "resolve_model_classes",
+    "resolve_semantic_classes",
+]
 
 IGNORE_LABEL = 255  # of a pixel without class, in Detectron2's label maps
 
@@ -102,7 +110,8 @@ class SemanticClasses:
 def resolve_class_layout(cfg) -> ClassLayout:
     """The classes of the model: from the data sets' metadata, checked against the config's counts.
 
-    The first data set decides. An instance data set makes a model without stuff, and so does
+    ``MODEL.KNET.CLASSES``, where it is not empty, else the first data set decides. An instance
+    data set makes a model without stuff, and so does
     ``MODEL.KNET.NUM_STUFF_CLASSES`` 0 on a panoptic one; such a model may train on the one kind
     and be tested on the other, as long as the thing classes are the same. A config that names no
     registered data set must give both counts; things are then 0.., stuff follows.
@@ -114,7 +123,8 @@ def resolve_class_layout(cfg) -> ClassLayout:
     """
     names = _registered_datasets(cfg)
     knet = cfg.MODEL.KNET
-    if not names:
+    listed = classes_of_config(cfg)
+    if not names and not listed:
         if knet.NUM_THING_CLASSES < 1 or knet.NUM_STUFF_CLASSES < 0:
             raise UsageError(
                 "no registered data set says how many classes there are: name one in "
@@ -123,14 +133,25 @@ def resolve_class_layout(cfg) -> ClassLayout:
             )
         total = knet.NUM_THING_CLASSES + knet.NUM_STUFF_CLASSES
         return ClassLayout(range(knet.NUM_THING_CLASSES), range(knet.NUM_THING_CLASSES, total))
-    layout = ClassLayout.from_metadata(_loaded_metadata(names[0]))
+    if listed:
+        layout = ClassLayout(
+            [each.id for each in listed if each.isthing],
+            [each.id for each in listed if not each.isthing],
+        )
+        origin = "MODEL.KNET.CLASSES"
+    else:
+        layout = ClassLayout.from_metadata(_loaded_metadata(names[0]))
+        origin = f"the data set '{names[0]}'"
     if knet.NUM_STUFF_CLASSES == 0:
         layout = ClassLayout(layout.thing_ids, ())
     if layout.num_stuff and IGNORE_LABEL in layout.ids:
         raise UsageError(
-            f"the data set '{names[0]}' has more than {IGNORE_LABEL} classes, and {IGNORE_LABEL} "
+            f"{origin} has more than {IGNORE_LABEL} classes, and {IGNORE_LABEL} "
             "marks pixels without class: choose a data set of fewer in DATASETS.TRAIN/TEST"
         )
+    if listed:
+        for name in names:
+            _check_listed(listed, layout, name)
     for other in names[1:]:
         _check_same_classes(names[0], other, layout, other in cfg.DATASETS.TRAIN)
     for key, count in (
@@ -139,8 +160,8 @@ def resolve_class_layout(cfg) -> ClassLayout:
     ):
         if knet[key] not in (-1, count):
             raise UsageError(
-                f"MODEL.KNET.{key} is {knet[key]}, but the data set '{names[0]}' has {count}: "
-                f"set it to {count}, or to -1 to take it from the data set"
+                f"MODEL.KNET.{key} is {knet[key]}, but {origin} has {count}: "
+                f"set it to {count}, or to -1 to take it from there"
             )
     return layout
 
@@ -158,7 +179,14 @@ def resolve_semantic_classes(cfg) -> SemanticClasses:
     """
     names = _registered_datasets(cfg)
     head = cfg.MODEL.SEM_SEG_HEAD
-    if names:
+    listed = classes_of_config(cfg)
+    origin = "MODEL.KNET.CLASSES" if listed else f"the data set '{(*names, '')[0]}'"
+    if listed:
+        classes = _listed_names(listed)
+        for name in names:
+            if _semantic_names(name) != classes:
+                raise UsageError(_unlike_listed(name))
+    elif names:
         classes = _semantic_names(names[0])
     elif head.NUM_CLASSES > 0:
         classes = tuple(str(i) for i in range(head.NUM_CLASSES))
@@ -172,8 +200,8 @@ def resolve_semantic_classes(cfg) -> SemanticClasses:
             raise UsageError(_different_classes(names[0], other))
     if head.NUM_CLASSES not in (-1, len(classes)):
         raise UsageError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but the data set '{names[0]}' "
-            f"has {len(classes)}: set it to {len(classes)}, or to -1 to take it from the data set"
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but {origin} has "
+            f"{len(classes)}: set it to {len(classes)}, or to -1 to take it from there"
         )
     for name in names:
         ignore_label = MetadataCatalog.get(name).get("ignore_label")
@@ -189,6 +217,31 @@ def resolve_semantic_classes(cfg) -> SemanticClasses:
             f"{len(classes)}: set it, and the ignore_label of the data set, to another number"
         )
     return SemanticClasses(len(classes), head.IGNORE_VALUE, classes)
+
+
+def resolve_model_classes(cfg) -> Tuple[ModelClass, ...]:
+    """Ids, names, kinds and colours of the classes of any model that the project builds.
+
+    Raises:
+        UsageError, DatasetError: see :func:`resolve_class_layout` and
+            :func:`resolve_semantic_classes`.
+    """
+    architecture, names = cfg.MODEL.META_ARCHITECTURE, _registered_datasets(cfg)
+    metadata = _loaded_metadata(names[0]) if names else Metadata()
+    if architecture == "KNet":
+        layout = resolve_class_layout(cfg)
+        listed = [each for each in classes_of_config(cfg) if each.id in layout.ids]
+        if listed or names:
+            return tuple(listed) or classes_of_metadata(metadata, layout.ids, things_alone=True)
+        return tuple(ModelClass(i, i, str(i), i in layout.thing_ids) for i in layout.ids)
+    listed = classes_of_config(cfg)
+    if listed:
+        return listed
+    if architecture in ("SemanticKNet", "SemanticSegmentor"):
+        num_classes = resolve_semantic_classes(cfg).num_classes
+        return classes_of_metadata(metadata, range(num_classes))
+    num_things = len(metadata.get("thing_classes", ()))
+    return classes_of_metadata(metadata, range(num_things), things_alone=True)
 
 
 def _registered_datasets(cfg) -> List[str]:
@@ -209,6 +262,43 @@ def _loaded_metadata(name: str):
     if of_json and not known:
         load_dicts(name)
     return metadata
+
+
+def _check_listed(listed: Sequence[ModelClass], layout: ClassLayout, name: str) -> None:
+    """Has the data set, by the same contiguous ids, the classes that the config lists?
+
+    Raises:
+        UsageError: it has not.
+    """
+    metadata = _loaded_metadata(name)
+    theirs = ClassLayout.from_metadata(metadata)
+    used = [each for each in listed if each.id in layout.ids]
+    for ids, is_thing in ((theirs.thing_ids, True), (theirs.stuff_ids, False)):
+        ours = {each.id: each.name for each in used if each.isthing is is_thing}
+        in_data = classes_of_metadata(metadata, ids, things_alone=True)
+        if ids and ours and ours != {each.id: each.name for each in in_data}:
+            raise UsageError(_unlike_listed(name))
+
+
+def _listed_names(listed: Sequence[ModelClass]) -> Tuple[str, ...]:
+    """The names by contiguous id, of a semantic model.
+
+    Raises:
+        UsageError: the ids are not 0, 1, ...
+    """
+    ids = [each.id for each in listed]
+    if ids != list(range(len(ids))):
+        raise UsageError(
+            f"MODEL.KNET.CLASSES has the ids {ids}: those of a semantic model are 0, 1, ..."
+        )
+    return tuple(each.name for each in listed)
+
+
+def _unlike_listed(name: str) -> str:
+    return (
+        f"the data set '{name}' has other classes than MODEL.KNET.CLASSES lists, or other ids: "
+        "choose another in DATASETS.TRAIN/TEST, or set MODEL.KNET.CLASSES []"
+    )
 
 
 def _check_same_classes(first: str, other: str, layout: ClassLayout, in_train: bool) -> None:

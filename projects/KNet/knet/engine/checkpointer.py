@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from ..checkpoint.fit import is_computed, leave_out_classes, require_backbone, require_fit
 from ..checkpoint.recognize import content_of, recognize
-from ..checkpoint.safe_load import load_file
+from ..checkpoint.safe_load import INFO_KEY, load_file
 from ..errors import UsageError
 
 __all__ = ["KNetCheckpointer"]
@@ -27,6 +27,13 @@ class KNetCheckpointer(DetectionCheckpointer):
     complete = False
     skip_classes = False
     _resuming = False
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As in Detectron2; with what makes the file a model, see :mod:`.model_file`."""
+        info = getattr(self.model, "info", None)
+        if info is not None:
+            kwargs[INFO_KEY] = info.to_plain()
+        super().save(name, **kwargs)
 
     def resume_or_load(self, path: str, *, resume: bool = True):
         # a run that goes on must find all of its weights

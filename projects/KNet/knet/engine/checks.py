@@ -15,6 +15,7 @@ from ..evaluation.build import check_evaluator
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
+from .model_file import FORMATS
 
 __all__ = ["check_config", "check_datasets"]
 
@@ -52,6 +53,11 @@ def check_config(cfg, num_workers: int = 1) -> None:
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         _check_semantic(cfg, num_workers)
     _check_solver(cfg, num_workers)
+    if cfg.MODEL_FILE.FORMAT not in ("", *FORMATS):
+        raise UsageError(
+            f"MODEL_FILE.FORMAT is '{cfg.MODEL_FILE.FORMAT}': it is {' or '.join(FORMATS)}, or '' "
+            "for no model file"
+        )
 
 
 def _check_registries(cfg, registries: Dict[str, Registry]) -> None:

@@ -23,7 +23,7 @@ from .checks import check_config, check_datasets
 from .device import select_device
 from .trainer import KNetTrainer
 
-__all__ = ["load_config", "main", "prepare", "run", "setup_logging"]
+__all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +48,11 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
             raise UsageError(
                 f"--config-file {config_file} cannot be used: {one_line(error)}"
             ) from error
-    _merge_options(cfg, opts or ())
+    merge_options(cfg, opts or ())
     return cfg
 
 
-def _merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
+def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
     """Merge ``KEY VALUE KEY VALUE ...``, so that the sentence can name the pair that is wrong."""
     said = " ".join(str(word) for word in opts)
     for word in opts:

@@ -1,10 +1,13 @@
 """The trainer: Detectron2's DefaultTrainer with K-Net's data, optimizer and evaluators."""
 
 import logging
+import os
 import weakref
 
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.utils import comm
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
@@ -12,11 +15,26 @@ from ..data.training_images import load_training_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .checkpointer import KNetCheckpointer
+from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
 
 __all__ = ["KNetTrainer"]
 
 logger = logging.getLogger(__name__)
+
+
+class ModelFileWriter(HookBase):
+    """Writes the model file (``MODEL_FILE.*``) after the last iteration."""
+
+    def __init__(self, model: nn.Module, cfg):
+        self._model = model
+        self._path = os.path.join(cfg.OUTPUT_DIR, f"model.{cfg.MODEL_FILE.FORMAT}")
+        self._half = cfg.MODEL_FILE.HALF
+
+    def after_step(self):
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            save_model(self._model, self._path, half=self._half)
+            logger.info("Model file (no optimizer) in %s", self._path)
 
 
 class KNetTrainer(DefaultTrainer):
@@ -28,7 +46,10 @@ class KNetTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
-        return super().build_hooks()
+        all_hooks = super().build_hooks()
+        if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
+            all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
+        return all_hooks
 
     def train(self):
         """Train; returns the last evaluation's results (None where none was made).
@@ -66,8 +87,11 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg):
+        """Detectron2's; the model knows its config and classes (``info``)."""
         try:
-            return super().build_model(cfg)
+            model = super().build_model(cfg)
+            model.info = ModelInfo.from_config(cfg)
+            return model
         except (UsageError, DatasetError):
             raise
         except (AssertionError, AttributeError, KeyError, ValueError) as error:

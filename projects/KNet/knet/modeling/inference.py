@@ -178,7 +178,7 @@ class Postprocessor:
 
         Returns:
             ``panoptic_seg``, ``instances``, ``sem_seg`` as Detectron2 defines them, those that
-            are switched on.
+            are switched on. Each segment and each instance tells its kernel, 0 to N - 1.
         """
         class_scores = class_logits.float().sigmoid()
         masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
@@ -227,7 +227,7 @@ class Postprocessor:
         )
         # one transfer for all segments
         kernels = torch.stack([x.double() for x in (segment_ids, labels, scores, areas)], dim=1)
-        kept = sorted(row for row in kernels.tolist() if row[0] > 0)
+        kept = sorted((*row, i) for i, row in enumerate(kernels.tolist()) if row[0] > 0)
         ids = self.layout.ids
         info = [
             {
@@ -236,8 +236,9 @@ class Postprocessor:
                 "category_id": ids[int(label)],
                 "score": score,
                 "area": int(area),
+                "kernel": kernel,
             }
-            for segment_id, label, score, area in kept
+            for segment_id, label, score, area, kernel in kept
         ]
         return segments, info
 
@@ -258,6 +259,7 @@ class Postprocessor:
         result.scores = scores
         ids = torch.tensor(self.layout.thing_ids, device=index.device)
         result.pred_classes = ids[index % num_things]
+        result.pred_kernels = kernel
         return result
 
     def semantic(
