@@ -368,7 +368,7 @@ def test_a_file_that_is_no_json(own_json, tmp_path):
 
 @pytest.mark.parametrize("ids", [{}, {"image_id": 4}], ids=["none", "the same"])
 def test_images_without_an_id_of_their_own(ids):
-    image = {"file_name": "a.png", "height": 4, "width": 4, "annotations": [], **ids}
+    image = {"file_name": "a.png", "height": 4, "width": 4, "annotations": [{}], **ids}
     DatasetCatalog.register("mine", lambda: [image, {**image, "file_name": "b.png"}])
     MetadataCatalog.get("mine").set(thing_classes=["cat"])
     with pytest.raises(DatasetError, match="'mine' need an 'image_id' each"):

@@ -237,6 +237,23 @@ def test_images_of_one_name_in_two_folders_are_two(tmp_path):
     assert results["PQ"] == 100.0
 
 
+@pytest.mark.parametrize("no", ["0", False, 0.0])
+def test_stuff_that_a_json_marks_in_another_notation_is_no_thing(pottery, tmp_path, no):
+    pottery.content["categories"][1]["isthing"] = no
+    name = register(pottery)
+    records = DatasetCatalog.get(name)
+    outputs = [truth(record) for record in records]
+    for output in outputs:  # without the wall
+        ids, segments = output["panoptic_seg"]
+        wall = next(s for s in segments if not s["isthing"])
+        ids[ids == wall["id"]] = 0
+        output["panoptic_seg"] = (ids, [s for s in segments if s is not wall])
+    results = evaluate(PanopticEvaluator(name, str(tmp_path)), records, outputs)
+    assert (results["PQ_th"], results["PQ_st"]) == (100.0, 0.0)
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert [c["isthing"] for c in content["categories"]] == [1, 0, 1]
+
+
 @pytest.mark.parametrize("key", ["iscrowd", "area"])
 def test_segments_without_a_key_that_cocos_tool_reads(pottery, key):
     # training does not need it: either the evaluation does without, or somebody says so

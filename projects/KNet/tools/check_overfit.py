@@ -17,8 +17,10 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from knet.data.datasets.coco_panoptic import read_panoptic_json, register_coco_panoptic
+from knet.encoding import write_any_text
 from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
+from knet.files import refuse_overwriting
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo" / "knet_panoptic_overfit.yaml"
 
@@ -48,9 +50,10 @@ def register_few(source: str, count: int, folder: str) -> str:
     content["annotations"] = by_detail[:count]
     ids = {a["image_id"] for a in content["annotations"]}
     content["images"] = [i for i in content["images"] if i["id"] in ids]
+    refuse_overwriting(folder, ["panoptic.json"], [metadata.panoptic_json], change="OUTPUT_DIR")
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "panoptic.json")
-    with open(path, "w") as f:
+    with open(path, "w", encoding="utf-8") as f:
         json.dump(content, f)
     name = f"{source}_{count}"
     register_coco_panoptic(name, metadata.image_root, metadata.panoptic_root, path)
@@ -59,6 +62,7 @@ def register_few(source: str, count: int, folder: str) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     args.eval_only, args.resume = False, False
     try:
         cfg = load_config(args.config_file, args.opts)

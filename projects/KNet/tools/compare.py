@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Dict, List
 
+from knet.encoding import write_any_text
 from knet.engine.main import load_config
 from knet.errors import UsageError
 
@@ -48,6 +49,7 @@ def check(config_files: List[str], opts: List[str]) -> None:
         raise UsageError(
             "OUTPUT_DIR behind -- would be one folder for all runs: set it in each config"
         )
+    folders: Dict[str, str] = {}
     for config_file in config_files:
         is_key = re.fullmatch(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*(=.*)?", config_file)
         if is_key and not os.path.exists(config_file):
@@ -55,7 +57,13 @@ def check(config_files: List[str], opts: List[str]) -> None:
                 f"{config_file} is no config file: options KEY VALUE stand behind --, after the "
                 "config files"
             )
-        load_config(config_file, opts)
+        folder = os.path.realpath(load_config(config_file, opts).OUTPUT_DIR)
+        if folder in folders:
+            raise UsageError(
+                f"{folders[folder]} and {config_file} have one OUTPUT_DIR, {folder}: give each its "
+                "own"
+            )
+        folders[folder] = config_file
 
 
 def train(config_file: str, num_gpus: int, opts: List[str]) -> Dict[str, float]:
@@ -74,7 +82,7 @@ def train(config_file: str, num_gpus: int, opts: List[str]) -> Dict[str, float]:
         raise UsageError(f"{config_file} stopped with status {run.returncode}")
     metrics = {}
     path = os.path.join(load_config(config_file, opts).OUTPUT_DIR, "metrics.json")
-    for line in Path(path).read_text().splitlines():
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
         metrics.update(json.loads(line))
     return {**metrics, "minutes": (time.monotonic() - start) / 60}
 
@@ -94,6 +102,7 @@ def table(results: Dict[str, Dict[str, float]]) -> str:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     results = {}
     try:
         check(args.config_files, args.opts)

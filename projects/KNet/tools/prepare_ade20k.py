@@ -25,6 +25,7 @@ from panopticapi.utils import id2rgb
 from PIL import Image
 from scipy.ndimage import find_objects
 
+from knet.encoding import write_any_text
 from knet.errors import DatasetError
 
 FOLDERS = {"train": "training", "val": "validation"}
@@ -168,7 +169,7 @@ def read_category_mapping(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DatasetError(f"{path} does not exist: unpack {INSTANCE_ARCHIVE} into {path.parent}")
     classes = np.zeros(256, dtype=np.uint8)
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), start=1):
         words = line.split()
         if not words or (number == 1 and not words[0].isdigit()):
             continue
@@ -307,7 +308,7 @@ def prepare_panoptic(root: Path, map_: Callable) -> Iterator[str]:
         images, annotations = zip(*map_(convert, names))
         content = {"images": images, "annotations": annotations, "categories": categories(classes)}
         part = json_file.with_suffix(".part")
-        part.write_text(json.dumps(content))
+        part.write_text(json.dumps(content), encoding="utf-8")
         part.replace(json_file)
         yield f"{target} and {json_file.name}: {len(names)} images"
 
@@ -319,6 +320,7 @@ def consume(results: Iterable) -> None:
 
 def main(argv: Optional[List[str]] = None) -> int:
     args = parse_args(argv)
+    write_any_text()
     root = Path(args.root)
     steps = [prepare_semantic] + [prepare_panoptic] * args.panoptic
     pool = ProcessPoolExecutor(args.num_workers) if args.num_workers > 0 else None

@@ -39,6 +39,18 @@ def test_colours_are_the_categories_own_or_differ(dishes):
     assert cup == [1, 2, 3] != plate and len(plate) == 3
 
 
+def test_what_is_plain_of_other_notations_is_used(dishes):
+    cup, plate = dishes.content["categories"]
+    cup.update(name=9, color="#010203", isthing=None)
+    plate.update(color=None)
+    register(dishes.write())
+    metadata = MetadataCatalog.get("dishes")
+    records = load_dicts("dishes")
+    assert metadata.thing_classes == ["plate", "9"] and metadata.thing_colors[1] == [1, 2, 3]
+    assert {a["category_id"] for r in records for a in r["annotations"]} == {0, 1}
+    assert list(MetadataCatalog) == [n for n in MetadataCatalog if "as in the json" not in n]
+
+
 @pytest.mark.parametrize(
     "spoil, mention",
     [
@@ -48,6 +60,8 @@ def test_colours_are_the_categories_own_or_differ(dishes):
         (lambda c: c["categories"][0].pop("name"), "has no name"),
         (lambda c: c["categories"][0].update(name="plate"), "the name plate"),
         (lambda c: c["categories"][0].update(id=4), "the id 4"),
+        (lambda c: c["categories"][0].update(name=None), "the name of the category 9"),
+        (lambda c: c["categories"][0].update(color="x"), "the color of the category 9"),
         (lambda c: c["images"][0].pop("height"), "has no height"),
         (lambda c: c["images"][0].update(id=2), "the id 2"),
         (lambda c: c["annotations"][0].pop("category_id"), "has no category_id"),

@@ -11,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from knet.data import load_coco_panoptic_json, panoptic_metadata, register_coco_panoptic
 from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.data.training_images import load_training_dicts, usable_for_training
-from knet.errors import DatasetError
+from knet.errors import DatasetError, UsageError
 from tests.conftest import PanopticFolder
 
 
@@ -97,7 +97,7 @@ def test_registering_reads_the_classes_now_and_the_images_later(pottery):
         (b"3", "images"),
         (b"null", "images"),
         (b'{"images": [], "annotations": []}', "no categories"),
-        (b'{"images": []}', "no annotations and no categories"),
+        (b'{"annotations": []}', "no images and no categories"),
     ],
     ids=["half", "empty", "a PNG", "a list", "a number", "null", "one key less", "two less"],
 )
@@ -142,7 +142,7 @@ SEGMENT = ("annotations", 1, "segments_info", 0)
 SPOILED = {
     "annotation of no image": (with_value(77, "image_id", "annotations", 1), "image 77"),
     "segment of no category": (with_value(55, "category_id", *SEGMENT), "category 55"),
-    "no annotation": (with_value([], "annotations"), "no annotations"),
+    "no image": (lambda content: content.update(images=[], annotations=[]), "no images"),
     "first image not there": (with_value("no.png", "file_name", "images", 0), r"no\.png"),
     "first PNG not there": (with_value("no.png", "file_name", "annotations", 0), r"no\.png"),
     "category without isthing": (without("isthing", "categories", 0), "isthing"),
@@ -174,6 +174,63 @@ def test_a_spoiled_json_is_named_with_what_is_wrong(pottery, change, mention):
     assert str(pottery.json_file) in message
     assert re.search(mention, message.replace(str(pottery.json_file.parent), ""))
     assert len(message.splitlines()) == 1
+
+
+# ------------------------------------------------------------ the same in other notations
+
+
+@pytest.mark.parametrize("yes, no", [("1", "0"), (True, False), (1.0, 0.0), ("true", "False")])
+def test_whether_a_class_is_a_thing_in_other_notations(pottery, yes, no):
+    for category in pottery.content["categories"]:
+        category["isthing"] = yes if category["isthing"] else no
+    pottery.write()
+    metadata = panoptic_metadata(read_panoptic_json(str(pottery.json_file))["categories"])
+    assert metadata["thing_dataset_id_to_contiguous_id"] == {3: 0, 2: 2}
+    assert metadata["stuff_dataset_id_to_contiguous_id"] == {7: 1}
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *(("isthing", value) for value in (None, 2, "thing", [1], "")),
+        *(("name", value) for value in (None, True, ["cup"], {})),
+        *(("color", value) for value in ("no colour", [1, 2], 7, True)),
+    ],
+)
+def test_a_value_of_a_category_that_means_nothing_is_named(pottery, key, value):
+    pottery.content["categories"][1][key] = value
+    with pytest.raises(DatasetError) as error:
+        read_panoptic_json(str(pottery.write().json_file))
+    assert f"the {key} of the category 7 of {pottery.json_file} is {value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["categories", "images", "annotations"])
+def test_an_entry_that_is_no_mapping_is_named(pottery, key):
+    pottery.content[key][1] = "cup"
+    with pytest.raises(DatasetError, match=f"'{key}' of .* is 'cup', which is no mapping"):
+        read_panoptic_json(str(pottery.write().json_file))
+
+
+def test_names_that_are_numbers_are_texts(pottery):
+    pottery.content["categories"][1]["name"] = 7
+    metadata = panoptic_metadata(read_panoptic_json(str(pottery.write().json_file))["categories"])
+    assert metadata["thing_classes"] == ["cup", "7", "plate"]
+    pottery.content["categories"][0]["name"] = "7"
+    with pytest.raises(DatasetError, match="the name 7"):
+        read_panoptic_json(str(pottery.write().json_file))
+
+
+def test_images_alone_have_no_truth(pottery):
+    del pottery.content["annotations"]
+    records = load(pottery)
+    assert [r["image_id"] for r in records] == [1, 2]
+    assert not any({"pan_seg_file_name", "segments_info"} & r.keys() for r in records)
+
+
+def test_pngs_that_annotations_name_need_a_folder(pottery):
+    pottery.write()
+    with pytest.raises(UsageError, match="'mine' lacks PANOPTIC_ROOT"):
+        register_coco_panoptic("mine", str(pottery.images), None, str(pottery.json_file))
 
 
 # ------------------------------------------------------------------- which images are trained on

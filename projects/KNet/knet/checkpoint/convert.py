@@ -36,7 +36,7 @@ def convert_file(
         form: one of ``FORMS``.
         model: state dict of the model that the weights are for; they must fit it. Without it only
             whole K-Nets can be converted: how a backbone's tensors are named depends on the model.
-        force: overwrite ``target``.
+        force: overwrite ``target``, unless it is the source.
 
     Returns:
         what was done, in one sentence.
@@ -46,8 +46,12 @@ def convert_file(
     """
     if os.path.exists(target) and not force:
         raise UsageError(f"{target} exists already: choose another file, or add --force")
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise UsageError(f"{target} is the file that is converted: choose another")
     try:
-        state_dict = {k: torch.as_tensor(v) for k, v in content_of(load_file(source)).items()}
+        state_dict = {
+            k: torch.as_tensor(v) for k, v in content_of(load_file(source), model).items()
+        }
     except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot read {source}: {' '.join(str(error).split())}") from error
     if form == "knet":

@@ -10,7 +10,13 @@ from .architecture import describe, differences, published_config
 from .official_names import is_of_network
 from .recognize import Recognized
 
-__all__ = ["is_computed", "leave_out_classes", "require_backbone", "require_fit"]
+__all__ = [
+    "OTHER_CLASSES",
+    "is_computed",
+    "leave_out_classes",
+    "require_backbone",
+    "require_fit",
+]
 
 _CLASS_DEPENDENT = re.compile(
     r"(kernel_head\.semantic_kernels|(.*\.)?kernel_update_heads\.\d+\.class_proj"
@@ -19,7 +25,7 @@ _CLASS_DEPENDENT = re.compile(
 # the feature pyramid behind a backbone is no part of it; the group is the backbone's own name
 _IN_BACKBONE = re.compile(r"backbone\.(?!fpn_)(?:bottom_up\.)?(?:model\.)?(.+)")
 # what to do about other classes, by what the weights are loaded for
-_OTHER_CLASSES = {
+OTHER_CLASSES = {
     "start": (
         "set MODEL.KNET.WEIGHTS_SKIP_CLASSES to True to leave out what depends on the classes and "
         "learn it anew"
@@ -121,12 +127,16 @@ def leave_out_classes(
     Raises:
         UsageError: without ``skip``, if there are any.
     """
-    names = [name for name in _misfits(state_dict, model) if _CLASS_DEPENDENT.fullmatch(name)]
+    names = [
+        name
+        for name in _misfits(state_dict, model)
+        if _CLASS_DEPENDENT.fullmatch(name) and state_dict[name].shape[1:] == model[name].shape[1:]
+    ]
     if names and not skip:
         theirs, ours = state_dict[names[0]].shape[0], model[names[0]].shape[0]
         raise UsageError(
             f"{path} holds the weights of {theirs} classes, but this model has {ours} "
-            f"({names[0]}): {_other_config(state_dict)}{_OTHER_CLASSES[purpose]}"
+            f"({names[0]}): {_other_config(state_dict)}{OTHER_CLASSES[purpose]}"
         )
     for name in names:
         del state_dict[name]

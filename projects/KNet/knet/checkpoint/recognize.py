@@ -1,10 +1,11 @@
 """What a state dict is, and its tensors under the names of the model that they are for."""
 
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterable, Mapping, Optional
+from typing import Callable, Dict, Iterable, Mapping, Optional, Tuple
 
 import torch
 
+from . import wrappers
 from .architecture import Architecture, describe
 from .backbone_names import (
     DEEP_STEM_RESNET,
@@ -16,7 +17,7 @@ from .backbone_names import (
 from .official_names import from_official
 from .renaming import Table, rename
 
-__all__ = ["Recognized", "content_of", "is_official", "recognize", "strip_prefix"]
+__all__ = ["Recognized", "content_of", "find_weights", "is_official", "recognize"]
 
 StateDict = Dict[str, torch.Tensor]
 
@@ -36,30 +37,31 @@ class Recognized:
     architecture: Optional[Architecture] = None
 
 
-def content_of(loaded: object) -> StateDict:
+def content_of(loaded: object, model: Optional[Mapping[str, torch.Tensor]] = None) -> StateDict:
+    """The state dict in what was read from a file; see :func:`find_weights`."""
+    return find_weights(loaded, model).state_dict
+
+
+def find_weights(
+    loaded: object, model: Optional[Mapping[str, torch.Tensor]] = None
+) -> wrappers.Found:
     """The state dict in what was read from a file, whatever framework wrote it.
+
+    Args:
+        loaded: as :func:`.safe_load.load_file` gives it.
+        model: the state dict of the model that it is for, if that is known.
 
     Raises:
         ValueError: there is none.
     """
-    if isinstance(loaded, dict):
-        for key in ("state_dict", "model"):  # mmcv, timm; Detectron2, Swin
-            if _is_named(loaded.get(key)):
-                return strip_prefix(loaded[key])
-        if loaded and _is_named(loaded) and all(hasattr(v, "shape") for v in loaded.values()):
-            return strip_prefix(loaded)
-    raise ValueError("it holds no state dict, neither as such nor as 'model' or 'state_dict'")
+    model = model or {}
 
+    def rate(state_dict: StateDict) -> Tuple[int, bool]:
+        recognized = recognize(state_dict, model)
+        is_knet = recognized.architecture is not None or describe(state_dict) is not None
+        return _num_fitting(recognized.state_dict, model), is_knet
 
-def _is_named(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
-
-
-def strip_prefix(state_dict: StateDict, prefix: str = "module.") -> StateDict:
-    """Without what a parallel wrapper puts before every name."""
-    if not all(name.startswith(prefix) for name in state_dict):
-        return state_dict
-    return {name[len(prefix) :]: tensor for name, tensor in state_dict.items()}
+    return wrappers.find_state_dict(loaded, model, rate)
 
 
 def is_official(names: Iterable[str]) -> bool:

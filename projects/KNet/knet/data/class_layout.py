@@ -15,6 +15,7 @@ from detectron2.data.catalog import Metadata
 from ..errors import UsageError
 from .classes import ModelClass, classes_of_config, classes_of_metadata
 from .datasets.custom import register_custom_datasets
+from .ground_truth import is_annotated
 from .training_images import load_dicts
 
 __all__ = [
@@ -23,11 +24,13 @@ __all__ = [
     "resolve_class_layout",
     "resolve_model_classes",
     "resolve_semantic_classes",
+    "takes_classes_of_model",
 ]
 
 IGNORE_LABEL = 255  # of a pixel without class, in Detectron2's label maps
 
 THING_IDS, STUFF_IDS = "thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"
+_CLASS_KEYS = (THING_IDS, STUFF_IDS, "thing_classes", "stuff_classes")
 
 
 class ClassLayout:
@@ -241,14 +244,32 @@ def resolve_model_classes(cfg) -> Tuple[ModelClass, ...]:
         num_classes = resolve_semantic_classes(cfg).num_classes
         return classes_of_metadata(metadata, range(num_classes))
     num_things = len(metadata.get("thing_classes", ()))
+    if architecture == "GeneralizedRCNN":
+        num_things = cfg.MODEL.ROI_HEADS.NUM_CLASSES  # whatever the data sets name
     return classes_of_metadata(metadata, range(num_things), things_alone=True)
 
 
 def _registered_datasets(cfg) -> List[str]:
-    """The registered of DATASETS.TRAIN and TEST, those of DATASETS.CUSTOM included."""
+    """The registered of DATASETS.TRAIN and TEST, those of DATASETS.CUSTOM included.
+
+    Without the images to predict on that know of no classes.
+    """
     register_custom_datasets(cfg)
     registered = set(DatasetCatalog.list())
-    return [n for n in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if n in registered]
+    train = [n for n in cfg.DATASETS.TRAIN if n in registered]
+    test = [n for n in cfg.DATASETS.TEST if n in registered]
+    return train + [n for n in test if n in train or not takes_classes_of_model(n)]
+
+
+def takes_classes_of_model(name: str) -> bool:
+    """Is a data set images alone, without ground truth and without classes?
+
+    It can be predicted on; the classes are those of the model.
+    """
+    if name not in DatasetCatalog.list():
+        return False
+    names_classes = any(_loaded_metadata(name).get(key) is not None for key in _CLASS_KEYS)
+    return not names_classes and not any(map(is_annotated, load_dicts(name)))
 
 
 def _loaded_metadata(name: str):

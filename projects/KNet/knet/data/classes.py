@@ -6,7 +6,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 from detectron2.data.catalog import Metadata
 
 from ..errors import UsageError
-from .datasets.coco_panoptic import class_color
+from .colors import fixed_color, metadata_colors, read_colors
 
 __all__ = [
     "ModelClass",
@@ -63,15 +63,15 @@ def read_classes(entries: Sequence[Dict], where: str) -> Tuple[ModelClass, ...]:
                 f"{where} has the entry {entry!r}: each is {{id, name, isthing}}, and perhaps "
                 "dataset_id and color"
             )
-        color = entry.get("color")
         try:
+            (color,) = read_colors([entry.get("color")], lambda _: "its color")
             classes.append(
                 ModelClass(
                     int(entry["id"]),
                     int(entry.get("dataset_id", entry["id"])),
                     str(entry["name"]),
                     bool(entry["isthing"]),
-                    None if color is None else _rgb(color),
+                    color,
                 )
             )
         except (TypeError, ValueError) as error:
@@ -80,11 +80,6 @@ def read_classes(entries: Sequence[Dict], where: str) -> Tuple[ModelClass, ...]:
     if len(set(ids)) != len(ids) or min(ids, default=0) < 0:
         raise UsageError(f"{where} has the ids {ids}: they must be distinct and not negative")
     return tuple(sorted(classes, key=lambda each: each.id))
-
-
-def _rgb(color: Sequence) -> Tuple[int, int, int]:
-    red, green, blue = (int(value) for value in color)
-    return red, green, blue
 
 
 def classes_of_config(cfg) -> Tuple[ModelClass, ...]:
@@ -111,19 +106,18 @@ def classes_of_metadata(
     }
     unnumbered = set(ids) if things_alone else set()
     is_thing = set(things.values()) if things or stuff else unnumbered
+    colors = {kind: metadata_colors(metadata, f"{kind}_colors") for kind in ("thing", "stuff")}
     classes = []
     for i in sorted(ids):
         kind = "thing" if i in is_thing else "stuff"
-        name, color = (
-            (metadata.get(key) or [])[i : i + 1] for key in (f"{kind}_classes", f"{kind}_colors")
-        )
+        name = (metadata.get(f"{kind}_classes") or [])[i : i + 1]
         classes.append(
             ModelClass(
                 i,
                 int(dataset_ids.get(i, i)),
                 str(name[0]) if name else str(i),
                 i in is_thing,
-                _rgb(color[0]) if color else None,
+                colors[kind][i] if i < len(colors[kind]) else None,
             )
         )
     return tuple(classes)
@@ -139,7 +133,7 @@ def classes_metadata(classes: Sequence[ModelClass], name: str = "") -> Metadata:
     ids = range(max(by_id, default=-1) + 1)
     names = [by_id[i].name if i in by_id else str(i) for i in ids]
     colors = [
-        list(by_id[i].color) if i in by_id and by_id[i].color else class_color({}, i) for i in ids
+        list(by_id[i].color if i in by_id and by_id[i].color else fixed_color(i)) for i in ids
     ]
     things = [each for each in classes if each.isthing]
     stuff = [each for each in classes if not each.isthing]

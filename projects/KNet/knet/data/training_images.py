@@ -7,6 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import DatasetError, UsageError
 from .datasets.coco_panoptic import read_panoptic_json
+from .ground_truth import is_annotated
 
 __all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
 
@@ -32,8 +33,7 @@ def load_training_dicts(cfg) -> List[Dict]:
     min_side = cfg.DATALOADER.MIN_IMAGE_SIDE
     kept = []
     for name in cfg.DATASETS.TRAIN:
-        dicts = load_dicts(name)
-        _check_kind(name, dicts, mask_on)
+        dicts = _of_kind(name, load_dicts(name), mask_on)
         _add_image_sizes(dicts, MetadataCatalog.get(name))
         usable = [d for d in dicts if usable_for_training(d, min_side, need_thing)]
         logger.info(
@@ -85,22 +85,34 @@ def usable_for_training(dataset_dict: Dict, min_side: int, need_thing: bool) -> 
     return any(s["isthing"] for s in dataset_dict.get("segments_info", ()))
 
 
-def _check_kind(name: str, dicts: List[Dict], mask_on: bool) -> None:
-    """Does every image have ground truth of a kind that the model learns from?
+def _of_kind(name: str, dicts: List[Dict], mask_on: bool) -> List[Dict]:
+    """The images that have ground truth of a kind that the model learns from.
 
     Raises:
-        DatasetError: one has not.
+        DatasetError: none has.
     """
     if mask_on:
         keys, lack, kind = ("pan_seg_file_name", "annotations"), "masks", "an instance"
     else:
         keys, lack, kind = ("pan_seg_file_name", "sem_seg_file_name"), "a label map", "a semantic"
-    for d in dicts:
-        if not any(key in d for key in keys):
-            raise DatasetError(
-                f"'{name}' in DATASETS.TRAIN has images without {lack}, as {d.get('file_name')} "
-                f"(neither {' nor '.join(keys)}): choose a panoptic or {kind} data set"
-            )
+    kept = [d for d in dicts if any(key in d for key in keys)]
+    if not kept:
+        why = f"neither {' nor '.join(keys)}"
+        json_file = MetadataCatalog.get(name).get("panoptic_json")
+        if json_file and not any(map(is_annotated, dicts)):
+            why = f"{json_file} has no annotations"
+        raise DatasetError(
+            f"'{name}' in DATASETS.TRAIN has images without {lack}, as {dicts[0].get('file_name')} "
+            f"({why}): choose a panoptic or {kind} data set"
+        )
+    if len(kept) < len(dicts):
+        logger.warning(
+            "%d of %d images of '%s' have no ground truth and are not trained on",
+            len(dicts) - len(kept),
+            len(dicts),
+            name,
+        )
+    return kept
 
 
 def _add_image_sizes(dicts: List[Dict], metadata) -> None:

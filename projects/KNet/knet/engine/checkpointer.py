@@ -2,14 +2,21 @@
 
 import logging
 import pickle
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from ..checkpoint.fit import is_computed, leave_out_classes, require_backbone, require_fit
-from ..checkpoint.recognize import content_of, recognize
+from ..checkpoint.fit import (
+    OTHER_CLASSES,
+    is_computed,
+    leave_out_classes,
+    require_backbone,
+    require_fit,
+)
+from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
+from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
 
 __all__ = ["KNetCheckpointer"]
@@ -26,6 +33,10 @@ class KNetCheckpointer(DetectionCheckpointer):
 
     complete = False
     skip_classes = False
+    advice = (
+        "set MODEL.WEIGHTS to a file of weights, or to '' to start from nothing (then also "
+        "MODEL.BACKBONE.FREEZE_AT 0 MODEL.BACKBONE.NORM_EVAL False)"
+    )
     _resuming = False
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -62,9 +73,7 @@ class KNetCheckpointer(DetectionCheckpointer):
             pickle.UnpicklingError,
         ) as error:
             raise UsageError(
-                f"cannot load {path}: {' '.join(str(error).split())}; set MODEL.WEIGHTS to a file "
-                "of weights, or to '' to start from nothing (then also MODEL.BACKBONE.FREEZE_AT 0 "
-                "MODEL.BACKBONE.NORM_EVAL False)"
+                f"cannot load {path}: {' '.join(str(error).split())}; {self.advice}"
             ) from error
         finally:
             self._parsed_url_during_load = None  # which an error would leave behind
@@ -87,7 +96,7 @@ class KNetCheckpointer(DetectionCheckpointer):
         if "model" in loaded and "state_dict" not in loaded:
             return {**loaded, "matching_heuristics": heuristics}
         # of another framework: nothing else of it is ours
-        return {"model": content_of(loaded), "matching_heuristics": heuristics}
+        return {"model": loaded, "matching_heuristics": heuristics}
 
     def _load_model(self, checkpoint: Dict[str, Any]):
         model = self.model.state_dict()
@@ -95,24 +104,59 @@ class KNetCheckpointer(DetectionCheckpointer):
         what = "weights to be matched by their names"
         heuristics = bool(checkpoint.get("matching_heuristics"))
         if not heuristics:
-            checkpoint["model"] = content_of(checkpoint)
-            self._convert_ndarray_to_tensor(checkpoint["model"])
-            recognized = recognize(checkpoint["model"], model)
+            found = find_weights(checkpoint, model)
+            self._convert_ndarray_to_tensor(found.state_dict)
+            recognized = recognize(found.state_dict, model)
             checkpoint["model"], what = recognized.state_dict, recognized.what
+            what += f" ({found})" if str(found) else ""
             if recognized.architecture is not None:
                 require_fit(recognized, model, path=self._path)
             purpose = "evaluate" if self.complete else "start"
+            purpose = "resume" if self._resuming else purpose
             left_out = leave_out_classes(
                 recognized.state_dict,
                 model,
                 path=self._path,
                 skip=self.skip_classes,
-                purpose="resume" if self._resuming else purpose,
+                purpose=purpose,
             )
+            self._compare_classes(checkpoint.get(INFO_KEY), purpose)
         incompatible = super()._load_model(checkpoint)
         self._check(incompatible, model, heuristics)
         self._report(incompatible, model, what, left_out)
         return incompatible
+
+    def _compare_classes(self, plain: Any, purpose: str) -> None:
+        """Does each row of the class weights mean the same class in the file and in the model?
+
+        Args:
+            plain: see :meth:`.model_file.ModelInfo.to_plain`; None if the file tells none.
+            purpose: see :func:`leave_out_classes`.
+
+        Raises:
+            UsageError: a class has another row, and nothing would be learned anew.
+        """
+        info = getattr(self.model, "info", None)
+        try:
+            theirs = read_classes(plain["classes"], self._path)
+        except (KeyError, TypeError, UsageError):  # weights alone are enough here
+            return
+        if info is None or len(theirs) != len(info.classes):
+            return
+        names = [_names_by_row(classes, info.cfg) for classes in (theirs, info.classes)]
+        different = [(a, b) for a, b in zip(*names) if a and b and a != b]
+        if not different:
+            return
+        example = "class '{}' of the file is '{}' here".format(*different[0])
+        if self.complete and {a for a, _ in different} & {b for _, b in different}:
+            raise UsageError(
+                f"{self._path} has its classes in another order than the data sets ({example}): "
+                f"{OTHER_CLASSES[purpose]}"
+            )
+        logger.warning(
+            f"{self._path} calls {len(different)} of {len(theirs)} classes otherwise than the data "
+            f"sets: {example}"
+        )
 
     def _check(self, incompatible, model, heuristics: bool) -> None:
         wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]
@@ -154,3 +198,10 @@ class KNetCheckpointer(DetectionCheckpointer):
                 "Left out, as they are of other classes (MODEL.KNET.WEIGHTS_SKIP_CLASSES): "
                 + ", ".join(left_out)
             )
+
+
+def _names_by_row(classes: Sequence[ModelClass], cfg) -> List[str]:
+    """The names of classes in the order of a model's rows; "" where a number stands for it."""
+    if cfg.MODEL.META_ARCHITECTURE == "KNet":  # things first
+        classes = sorted(classes, key=lambda each: not each.isthing)
+    return ["" if each.name == str(each.id) else each.name for each in classes]

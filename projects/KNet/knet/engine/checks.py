@@ -1,6 +1,7 @@
 """What cannot work in a config and its data sets, found before anything is built."""
 
 from functools import reduce
+from importlib.util import find_spec
 from typing import Dict
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -8,10 +9,12 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import Registry
 
+from ..data.colors import metadata_colors
 from ..data.datasets.custom import register_custom_datasets
 from ..data.training_images import load_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
+from ..evaluation.images import is_measured
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
@@ -53,11 +56,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         _check_semantic(cfg, num_workers)
     _check_solver(cfg, num_workers)
-    if cfg.MODEL_FILE.FORMAT not in ("", *FORMATS):
-        raise UsageError(
-            f"MODEL_FILE.FORMAT is '{cfg.MODEL_FILE.FORMAT}': it is {' or '.join(FORMATS)}, or '' "
-            "for no model file"
-        )
+    _check_model_file(cfg)
 
 
 def _check_registries(cfg, registries: Dict[str, Registry]) -> None:
@@ -151,11 +150,28 @@ def _check_solver(cfg, num_workers: int) -> None:
         raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")
 
 
+def _check_model_file(cfg) -> None:
+    ending = cfg.MODEL_FILE.FORMAT
+    if ending not in ("", *FORMATS):
+        raise UsageError(
+            f"MODEL_FILE.FORMAT is '{ending}': it is {' or '.join(FORMATS)}, or '' for no file"
+        )
+    if ending == "safetensors" and find_spec("safetensors") is None:
+        raise UsageError(
+            "MODEL_FILE.FORMAT safetensors needs the package safetensors: pip install safetensors, "
+            "or set it to pth"
+        )
+    if cfg.MODEL_FILE.HALF and not ending:
+        raise UsageError(
+            "MODEL_FILE.HALF is True, but no model file is written: set MODEL_FILE.FORMAT to pth"
+        )
+
+
 def check_datasets(cfg) -> None:
     """Look, before training, whether the data sets are registered and their files are there.
 
     Raises:
-        UsageError: a name that is not registered.
+        UsageError: a name that is not registered, or a class whose colour is none.
         DatasetError: a file or folder that does not exist.
     """
     register_custom_datasets(cfg)
@@ -167,9 +183,15 @@ def check_datasets(cfg) -> None:
                     "DATASETS.CUSTOM, or correct the name"
                 )
             _check_files(name, key)
+            for kind in ("thing", "stuff"):
+                metadata_colors(MetadataCatalog.get(name), f"{kind}_colors")
     for name in cfg.DATASETS.TEST:
-        check_evaluator(cfg, name)
-        load_dicts(name)  # finds what is wrong in it now and not after training
+        check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
+        if cfg.TEST.EXPECTED_RESULTS and not is_measured(load_dicts(name)):
+            raise UsageError(
+                f"TEST.EXPECTED_RESULTS cannot be compared on '{name}' in DATASETS.TEST, which has "
+                "no ground truth: set TEST.EXPECTED_RESULTS []"
+            )
 
 
 # in metadata; a panoptic data set can do without its instances json

@@ -2,6 +2,7 @@
 
 from .build import EVALUATOR_BUILDERS, build_evaluator
 from .instance import InstanceEvaluator
+from .outputs import inference_folder
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
 
@@ -11,4 +12,5 @@ __all__ = [
     "PanopticEvaluator",
     "SemanticEvaluator",
     "build_evaluator",
+    "inference_folder",
 ]

@@ -1,20 +1,35 @@
 """The table of evaluators: a data set's ``evaluator_type`` -> what can be measured on it."""
 
+import contextlib
 import importlib.util
-import os
-from typing import Callable, Dict, List, Tuple
+import itertools
+import logging
+from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.utils import comm
 
-from ..data.class_layout import ClassLayout, resolve_class_layout
+from ..data.class_layout import (
+    ClassLayout,
+    resolve_class_layout,
+    resolve_model_classes,
+    takes_classes_of_model,
+)
+from ..data.classes import classes_metadata
+from ..data.ground_truth import is_annotated
 from ..data.training_images import load_dicts
-from ..errors import UsageError
+from ..errors import DatasetError, UsageError
 from .cityscapes import cityscapes_instance_evaluator, cityscapes_semantic_evaluator
 from .coco_truth import check_ground_truth
+from .derived import derived_dataset
+from .images import is_measured
 from .instance import InstanceEvaluator
+from .outputs import data_files, inference_folder, protect
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["EVALUATOR_BUILDERS", "MODEL_RESULTS", "build_evaluator", "check_evaluator"]
 
@@ -50,30 +65,98 @@ MODEL_RESULTS: Dict[str, str] = {
 
 
 def check_evaluator(cfg, dataset_name: str) -> None:
-    """Look whether a data set can be evaluated with this config.
+    """Look whether a data set can be evaluated, or predicted on, with this config.
+
+    A line in the log tells of images without ground truth.
 
     Raises:
         UsageError: the table does not know its type, the model gives no result that can be
-            measured on it, or a package is missing.
+            measured on it, a package is missing, or a result would be written over the data.
         DatasetError: its ground truth cannot be used.
     """
     _, kinds = _what_is_measured(cfg, dataset_name)
-    if "INSTANCE" in kinds:
+    dicts = load_dicts(dataset_name)
+    if "INSTANCE" in kinds and is_measured(dicts):
         check_ground_truth(dataset_name)
+    folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
+    others = set(itertools.chain(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)) - {dataset_name}
+    files = itertools.chain.from_iterable(map(_files_of, others))
+    protect(folder, kinds, dicts, MetadataCatalog.get(dataset_name), files)
+    _tell_of_images_without_truth(dataset_name, dicts, folder)
+
+
+def _files_of(dataset_name: str) -> Iterator[str]:
+    """Every file of a data set that can be loaded; where one cannot, somebody else tells it."""
+    with contextlib.suppress(DatasetError, UsageError):
+        yield from data_files(load_dicts(dataset_name), MetadataCatalog.get(dataset_name))
+
+
+def _tell_of_images_without_truth(dataset_name: str, dicts: List[Dict], folder: str) -> None:
+    if not is_measured(dicts):
+        logger.info(
+            "'%s' has no ground truth: its images are predicted on, nothing is measured; the "
+            "predictions will be in %s",
+            dataset_name,
+            folder,
+        )
+        return
+    lacking = [d for d in dicts if not is_annotated(d) and "annotations" not in d]
+    if lacking:  # an instance data set's image without objects is another matter
+        logger.warning(
+            "%d of %d images of '%s' have no ground truth (%s, ...): they are predicted on, and "
+            "not measured",
+            len(lacking),
+            len(dicts),
+            dataset_name,
+            lacking[0]["file_name"],
+        )
 
 
 def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """What is measured on a data set; the results go to ``OUTPUT_DIR/inference/<data set>``.
 
     Of a panoptic data set these are PQ, mask AP and mIoU, as far as the model gives such results.
+    Of a data set without ground truth the predictions are kept in the same formats.
 
     Raises:
         UsageError, DatasetError: see :func:`check_evaluator`.
     """
     builders, kinds = _what_is_measured(cfg, dataset_name)
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-    evaluators = [builders[kind](dataset_name, folder) for kind in kinds]
+    folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
+    with _with_classes(cfg, dataset_name) as name:
+        evaluators = [builders[kind](name, folder) for kind in kinds]
+    if dataset_name in DatasetCatalog.list() and not is_measured(load_dicts(dataset_name)):
+        return _Predictions(evaluators, dataset_name, folder)
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+class _Predictions(DatasetEvaluators):
+    """Evaluators of a data set without ground truth: they keep what is predicted."""
+
+    def __init__(self, evaluators: List[DatasetEvaluator], dataset_name: str, folder: str):
+        super().__init__(evaluators)
+        self._dataset_name, self._folder = dataset_name, folder
+
+    def evaluate(self) -> Optional[Dict]:
+        results = super().evaluate()
+        if comm.is_main_process() and not results:
+            logger.info(
+                "Nothing was measured on '%s', as it has no ground truth; its predictions: %s",
+                self._dataset_name,
+                self._folder,
+            )
+        return results
+
+
+def _with_classes(cfg, dataset_name: str) -> ContextManager[str]:
+    """The data set; images alone, as long as the block runs, with the classes of the model."""
+    if not takes_classes_of_model(dataset_name):
+        return contextlib.nullcontext(dataset_name)
+    classes = classes_metadata(resolve_model_classes(cfg)).as_dict()
+    known = {k: v for k, v in MetadataCatalog.get(dataset_name).as_dict().items() if v is not None}
+    metadata = {**classes, **known}
+    metadata.pop("name", None)
+    return derived_dataset(dataset_name, load_dicts(dataset_name), **metadata)
 
 
 def _what_is_measured(cfg, dataset_name: str) -> Tuple[Builders, List[str]]:
@@ -97,9 +180,18 @@ def _what_is_measured(cfg, dataset_name: str) -> Tuple[Builders, List[str]]:
 
 
 def _type_from_content(dataset_name: str):
-    """The evaluator type of a data set that was registered without one; None if unclear."""
+    """The evaluator type of a data set that was registered without one; None if unclear.
+
+    Without ground truth the classes tell; where there are none, it may be of any, and panoptic
+    stands for all three.
+    """
     metadata, dicts = MetadataCatalog.get(dataset_name), load_dicts(dataset_name)
-    keys = dicts[0].keys() if dicts else ()
+    if not is_measured(dicts):
+        has_stuff = metadata.get("stuff_dataset_id_to_contiguous_id")
+        if has_stuff or takes_classes_of_model(dataset_name):
+            return "coco_panoptic_seg"
+        return "coco" if metadata.get("thing_classes") else "sem_seg"
+    keys = dicts[0].keys()
     if "pan_seg_file_name" in keys and metadata.get("panoptic_json"):
         return "coco_panoptic_seg"
     if "annotations" in keys and metadata.get("thing_classes"):
@@ -139,5 +231,7 @@ def _results_of_model(cfg, dataset_name: str, builders: Builders) -> List[str]:
 
 def _lacks_stuff(cfg, dataset_name: str) -> bool:
     """Does an instance model meet a data set with stuff, which it cannot tell apart?"""
+    if takes_classes_of_model(dataset_name):
+        return False
     in_data = ClassLayout.from_metadata(MetadataCatalog.get(dataset_name)).num_stuff
     return in_data > 0 and resolve_class_layout(cfg).num_stuff == 0

@@ -16,10 +16,14 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..data.class_layout import IGNORE_LABEL
-from ..data.ground_truth import read_file, read_ground_truth, read_panoptic_rows
+from ..data.ground_truth import read_ground_truth, read_panoptic_rows
+from ..data.image_reading import read_image
 from ..data.training_images import load_dicts
+from ..encoding import json_for_locale
 from ..errors import DatasetError
 from .classes import EvaluatedClass, thing_classes, thing_ids
+from .images import ImageIds, is_measured
+from .outputs import GROUND_TRUTH, IMAGE_INFO, has_json_file
 
 __all__ = [
     "check_ground_truth",
@@ -31,8 +35,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "instances_ground_truth.json"
-
 
 def check_ground_truth(dataset_name: str) -> None:
     """Look whether a data set has ground truth that COCO's tool can work with.
@@ -41,20 +43,22 @@ def check_ground_truth(dataset_name: str) -> None:
         DatasetError: see :func:`restrict_to_dataset`.
     """
     dicts_by_image(dataset_name)
-    json_file = MetadataCatalog.get(dataset_name).get("json_file")
-    if json_file and PathManager.exists(json_file):
-        with reading(json_file):
-            coco = COCO(PathManager.get_local_path(json_file))
-        restrict_to_dataset(coco, dataset_name, json_file)
+    metadata = MetadataCatalog.get(dataset_name)
+    if has_json_file(metadata):
+        with reading(metadata.json_file):
+            coco = COCO(json_for_locale(PathManager.get_local_path(metadata.json_file)))
+        restrict_to_dataset(coco, dataset_name, metadata.json_file)
 
 
 def dicts_by_image(dataset_name: str) -> Dict:
-    """{image id: dict} of a data set.
+    """{image id: dict} of a data set; without ground truth see :class:`.images.ImageIds`.
 
     Raises:
-        DatasetError: an image has no id, or that of another one.
+        DatasetError: there is ground truth, and an image has no id, or that of another one.
     """
     dicts = load_dicts(dataset_name)
+    if not is_measured(dicts):
+        return dict(zip(ImageIds(dicts).all, dicts))
     by_id = {d["image_id"]: d for d in dicts if "image_id" in d}
     if len(by_id) < len(dicts):
         raise DatasetError(
@@ -72,20 +76,23 @@ def ground_truth_json(dataset_name: str, folder: str) -> str:
 
     Args:
         dataset_name: registered, instance or panoptic.
-        folder: where to write it if the metadata name no file that exists.
+        folder: where to write it if the metadata name no file that exists; without ground truth it
+            has images and categories, but no annotations.
 
     Raises:
         DatasetError: a panoptic PNG or an annotation cannot be used.
     """
-    json_file = MetadataCatalog.get(dataset_name).get("json_file")
-    if json_file and PathManager.exists(json_file):
-        return json_file
-    path = os.path.join(folder, FILE_NAME)
+    metadata = MetadataCatalog.get(dataset_name)
+    if has_json_file(metadata):
+        return json_for_locale(PathManager.get_local_path(metadata.json_file))
+    measured = is_measured(load_dicts(dataset_name))
+    path = os.path.join(folder, GROUND_TRUTH if measured else IMAGE_INFO)
     if comm.get_local_rank() == 0:  # on each machine, as they may not share their disks
-        logger.info("Writing the objects of '%s' in COCO's form into %s ...", dataset_name, path)
+        what = "objects" if measured else "images"
+        logger.info("Writing the %s of '%s' in COCO's form into %s ...", what, dataset_name, path)
         content = _coco_content(dataset_name)
         PathManager.mkdirs(folder)
-        with PathManager.open(path, "w") as f:
+        with PathManager.open(path, "w", encoding="utf-8") as f:
             json.dump(content, f)
     comm.synchronize()
     return path
@@ -95,10 +102,15 @@ def _coco_content(dataset_name: str) -> Dict:
     """COCO instances content from the panoptic PNGs, or from the dicts' ``annotations``."""
     things = thing_classes(MetadataCatalog.get(dataset_name))
     dataset_ids = {thing.contiguous_id: thing.dataset_id for thing in things}
+    dicts = dicts_by_image(dataset_name)
     images, annotations = [], []
-    for image_id, d in dicts_by_image(dataset_name).items():
+    if not is_measured(list(dicts.values())):
+        keys = ("file_name", "height", "width")
+        images = [{"id": i, **{k: d[k] for k in keys if k in d}} for i, d in dicts.items()]
+        return {"info": {}, "images": images, "categories": _categories(things)}
+    for image_id, d in dicts.items():
         if not {"height", "width"} <= d.keys():
-            d = {**d, **dict(zip(("height", "width"), read_file(d["file_name"], None).shape))}
+            d = {**d, **dict(zip(("height", "width"), read_image(d["file_name"], None).shape))}
         size = {key: int(d[key]) for key in ("height", "width")}
         images.append({"id": image_id, "file_name": d["file_name"], **size})
         for source, mask in objects_of(d):

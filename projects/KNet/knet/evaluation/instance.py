@@ -12,6 +12,8 @@ from ..errors import UsageError
 from .classes import thing_classes
 from .coco_truth import ground_truth_json, reading, restrict_to_dataset
 from .derived import derived_dataset
+from .images import ImageIds, is_measured
+from .outputs import has_json_file, protect
 
 __all__ = ["InstanceEvaluator"]
 
@@ -22,7 +24,8 @@ class InstanceEvaluator(COCOEvaluator):
     Contiguous thing ids may have gaps (in a panoptic data set stuff may stand between things), the
     ground truth may be in a COCO json, in the data set's dicts or in panoptic PNGs, and json and
     data set may differ in their images. The results are Detectron2's: ``segm`` and ``bbox`` with
-    AP, AP50, ... and AP per class, over at most 100 objects an image, as COCO defines it.
+    AP, AP50, ... and AP per class, over at most 100 objects an image, as COCO defines it. Of images
+    without ground truth the predictions are kept, and not measured.
     """
 
     def __init__(
@@ -35,19 +38,28 @@ class InstanceEvaluator(COCOEvaluator):
     ):
         """
         Args:
-            dataset_name: registered, with ``annotations`` or panoptic PNGs.
+            dataset_name: registered, with ``annotations`` or panoptic PNGs if it has ground truth.
             output_dir: gets ``coco_instances_results.json``, and ``instances_ground_truth.json``
-                where the data set has no COCO json of its own.
+                (``image_info.json`` without ground truth) where the data set has no COCO json of
+                its own.
             tasks: of "segm" and "bbox" (K-Net's boxes are those around its masks); None: what the
                 predictions have.
             options: of Detectron2's evaluator.
 
         Raises:
             DatasetError: the ground truth cannot be used, see :mod:`.coco_truth`.
+            UsageError: a prediction would be written over the data.
         """
-        load_dicts(dataset_name)  # an instance data set may tell its classes only now
+        dicts = load_dicts(dataset_name)  # an instance data set may tell its classes only now
+        metadata = MetadataCatalog.get(dataset_name)
+        if output_dir:
+            protect(output_dir, ["INSTANCE"], dicts, metadata)
+        self._image_ids = ImageIds(dicts)
+        self._measured_ids = None  # all
+        if not has_json_file(metadata) and any("pan_seg_file_name" in d for d in dicts):
+            self._measured_ids = [d["image_id"] for d in dicts if "pan_seg_file_name" in d]
         json_file = ground_truth_json(dataset_name, output_dir)
-        things = thing_classes(MetadataCatalog.get(dataset_name))
+        things = thing_classes(metadata)
         # Detectron2 wants the ids 0..n-1, and COCO's tool gives AP per class in this order
         self._position = {thing.contiguous_id: i for i, thing in enumerate(things)}
         with (
@@ -61,20 +73,33 @@ class InstanceEvaluator(COCOEvaluator):
         ):
             super().__init__(derived, tasks, output_dir=output_dir, **options)
         restrict_to_dataset(self._coco_api, dataset_name, json_file)
+        self._do_evaluation = self._do_evaluation and is_measured(dicts)
         self._evaluated_dataset = dataset_name
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
         """
         Args:
-            inputs: with ``image_id``; an image without ground truth is left out.
+            inputs: with ``file_name``, and ``image_id`` if the data set has it; an image that the
+                ground truth does not list is left out.
             outputs: with ``instances`` in the data set's contiguous ids.
 
         Raises:
             UsageError: a predicted class that is no thing class of the data set.
         """
         for x, output in zip(inputs, outputs):
+            x = {**x, "image_id": self._image_ids.of(x)}
             if x["image_id"] in self._coco_api.imgs and "instances" in output:
                 super().process([x], [{"instances": self._renumbered(output["instances"])}])
+
+    def evaluate(self, img_ids: Optional[Sequence] = None) -> Dict:
+        """
+        Args:
+            img_ids: of the images to measure; None: all that have ground truth.
+
+        Returns:
+            on the main process ``segm`` and ``bbox``; {} where the data set has no ground truth.
+        """
+        return super().evaluate(self._measured_ids if img_ids is None else img_ids)
 
     def _renumbered(self, instances: Instances) -> Instances:
         """The same with the position of each class in place of its contiguous id."""

@@ -11,12 +11,19 @@ import tempfile
 from collections import OrderedDict
 from typing import Dict, List, Optional
 
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from PIL import Image
 from tabulate import tabulate
 
+from ..data.datasets.coco_panoptic import plain_categories
+from ..data.training_images import load_dicts
 from ..errors import DatasetError
+from .classes import pixel_classes, thing_ids
+from .images import ImageIds
+from .outputs import PREDICTIONS, png_names, protect
 
 __all__ = ["PanopticEvaluator"]
 
@@ -28,14 +35,43 @@ class PanopticEvaluator(COCOPanopticEvaluator):
 
     It reports PQ per class, survives data without a thing or without a stuff segment (COCO's tool
     divides by zero there), and keeps what it evaluated: ``predictions.json`` and
-    ``predictions/*.png``, as COCO's server takes them, and ``panoptic_quality.json``.
+    ``predictions/*.png``, as COCO's server takes them, and ``panoptic_quality.json``. Of images
+    without ground truth it keeps the predictions alone.
     """
+
+    def __init__(self, dataset_name: str, output_dir: Optional[str] = None):
+        """
+        Args:
+            dataset_name: registered; with ``panoptic_json`` in its metadata if it has ground truth.
+            output_dir: gets what is kept; None keeps nothing.
+
+        Raises:
+            DatasetError: the data set cannot be loaded.
+            UsageError: a prediction would be written over the data.
+        """
+        dicts, metadata = load_dicts(dataset_name), MetadataCatalog.get(dataset_name)
+        if output_dir:
+            protect(output_dir, ["PANOPTIC"], dicts, metadata)
+        super().__init__(dataset_name, output_dir)
+        self._image_ids = ImageIds(dicts)
+        self._png_names = dict(zip(self._image_ids.all, png_names(dicts, metadata)))
+        self._file_names = dict(zip(self._image_ids.all, (d["file_name"] for d in dicts)))
+
+    def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
+        """
+        Args:
+            inputs: with ``file_name``, and ``image_id`` if the data set has it.
+            outputs: with ``panoptic_seg`` in the data set's contiguous ids.
+        """
+        for x, output in zip(inputs, outputs):
+            super().process([{**x, "image_id": self._image_ids.of(x)}], [output])
 
     def evaluate(self) -> Optional[Dict]:
         """
         Returns:
             on the main process ``{"panoptic_seg": {...}}`` with PQ, SQ, RQ (in percent), the same
-            with ``_th`` and ``_st``, and ``PQ-<class>``; NaN for what the data does not have.
+            with ``_th`` and ``_st``, and ``PQ-<class>``; NaN for what the data does not have. {}
+            where the data set has no ground truth.
         """
         comm.synchronize()
         predictions = comm.gather(self._predictions)
@@ -44,13 +80,17 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         predictions = list(itertools.chain.from_iterable(predictions))
         with contextlib.ExitStack() as stack:
             folder = self._output_dir or stack.enter_context(tempfile.TemporaryDirectory())
-            quality = self._panoptic_quality(predictions, folder)
+            content = self._content(predictions)
+            self._write(predictions, content, folder)
+            if not content["annotations"]:
+                return OrderedDict()
+            quality = self._panoptic_quality(predictions, content, folder)
         self._log(quality)
         if self._output_dir:
             with PathManager.open(
-                os.path.join(self._output_dir, "panoptic_quality.json"), "w"
+                os.path.join(self._output_dir, "panoptic_quality.json"), "w", encoding="utf-8"
             ) as f:
-                json.dump(_nan_to_none(quality), f, indent=1)
+                json.dump(_nan_to_none(quality), f, indent=1, ensure_ascii=False)
         result = OrderedDict()
         for group, suffix in (("All", ""), ("Things", "_th"), ("Stuff", "_st")):
             for key in ("PQ", "SQ", "RQ"):
@@ -59,12 +99,46 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             result[f"PQ-{name}"] = row["PQ"]
         return OrderedDict({"panoptic_seg": result})
 
-    def _panoptic_quality(self, predictions: List[Dict], folder: str) -> Dict:
-        """Write the predictions below ``folder`` and let COCO's tool compare them."""
+    def _content(self, predictions: List[Dict]) -> Dict:
+        """What the panoptic json has; where there is none, images and categories."""
+        panoptic_json = self._metadata.get("panoptic_json")
+        if panoptic_json:
+            with PathManager.open(panoptic_json, encoding="utf-8-sig") as f:
+                content = json.load(f)
+            categories = plain_categories(content["categories"], panoptic_json)
+            annotations = content.get("annotations") or []
+            return {**content, "annotations": annotations, "categories": categories}
+        images = []
+        for prediction in predictions:
+            with Image.open(io.BytesIO(prediction["png_string"])) as png:
+                width, height = png.size
+            image = {"id": prediction["image_id"], "width": width, "height": height}
+            images.append({**image, "file_name": self._file_names[image["id"]]})
+        things = set(thing_ids(self._metadata))
+        categories = [
+            {"id": c.dataset_id, "name": c.name, "isthing": int(c.dataset_id in things)}
+            for c in pixel_classes(self._metadata, is_panoptic=True)
+        ]
+        return {"info": {}, "images": images, "annotations": [], "categories": categories}
+
+    def _write(self, predictions: List[Dict], content: Dict, folder: str) -> None:
+        """Write the predictions below ``folder``, as COCO's server takes them."""
+        for prediction in predictions:
+            # named as the truth: images of two folders may share their base name
+            prediction["file_name"] = self._png_names.get(
+                prediction["image_id"], prediction["file_name"]
+            )
+            path = os.path.join(folder, PREDICTIONS, prediction["file_name"])
+            PathManager.mkdirs(os.path.dirname(path))
+            with PathManager.open(path, "wb") as f:
+                f.write(prediction.pop("png_string"))
+        with PathManager.open(os.path.join(folder, "predictions.json"), "w", encoding="utf-8") as f:
+            json.dump({**content, "annotations": predictions}, f)
+
+    def _panoptic_quality(self, predictions: List[Dict], ground_truth: Dict, folder: str) -> Dict:
+        """Let COCO's tool compare the predictions below ``folder`` with the truth."""
         from panopticapi.evaluation import pq_compute_multi_core
 
-        with PathManager.open(self._metadata.panoptic_json) as f:
-            ground_truth = json.load(f)
         by_image = {p["image_id"]: p for p in predictions}
         pairs = []
         for annotation in ground_truth["annotations"]:
@@ -74,20 +148,10 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                     "evaluated: the data set in DATASETS.TEST must load every annotation of it"
                 )
             pairs.append((annotation, by_image[annotation["image_id"]]))
-        png_folder = os.path.join(folder, "predictions")
-        for annotation, prediction in pairs:
-            # named as the truth: images of two folders may share their base name
-            prediction["file_name"] = annotation["file_name"]
-            path = os.path.join(png_folder, annotation["file_name"])
-            PathManager.mkdirs(os.path.dirname(path))
-            with PathManager.open(path, "wb") as f:
-                f.write(prediction.pop("png_string"))
-        with PathManager.open(os.path.join(folder, "predictions.json"), "w") as f:
-            json.dump({**ground_truth, "annotations": predictions}, f)
         categories = {c["id"]: c for c in ground_truth["categories"]}
         with contextlib.redirect_stdout(io.StringIO()):
             statistics = pq_compute_multi_core(
-                pairs, self._metadata.panoptic_root, png_folder, categories
+                pairs, self._metadata.panoptic_root, os.path.join(folder, PREDICTIONS), categories
             )
         return _summarise(statistics, categories)
 

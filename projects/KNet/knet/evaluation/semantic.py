@@ -1,11 +1,17 @@
 """Mean IoU, for semantic data sets and for panoptic ones."""
 
+import itertools
+import json
+import os
+from collections import OrderedDict
 from typing import Dict, List, Optional
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from ..data.class_layout import IGNORE_LABEL
 from ..data.ground_truth import read_ground_truth
@@ -13,6 +19,7 @@ from ..data.training_images import load_dicts
 from ..errors import UsageError
 from .classes import pixel_classes
 from .derived import derived_dataset
+from .outputs import protect
 
 __all__ = ["SemanticEvaluator"]
 
@@ -22,25 +29,30 @@ class SemanticEvaluator(SemSegEvaluator):
 
     Of a panoptic data set things and stuff are the classes, crowd and unlabelled pixels are
     ignored, and contiguous ids may have gaps; its label maps are made as they are needed. The
-    results are Detectron2's: ``sem_seg`` with mIoU, fwIoU, mACC, pACC and IoU per class.
+    results are Detectron2's: ``sem_seg`` with mIoU, fwIoU, mACC, pACC and IoU per class. Of images
+    without ground truth the predictions are kept, and not measured.
     """
 
     def __init__(self, dataset_name: str, output_dir: Optional[str] = None, **options):
         """
         Args:
-            dataset_name: registered, with ``sem_seg_file_name`` or panoptic PNGs.
+            dataset_name: registered, with ``sem_seg_file_name`` or panoptic PNGs if it has ground
+                truth.
             output_dir: gets ``sem_seg_predictions.json``.
             options: of Detectron2's evaluator.
 
         Raises:
             DatasetError: the data set cannot be loaded.
+            UsageError: a prediction would be written over the data.
         """
         dicts, metadata = load_dicts(dataset_name), MetadataCatalog.get(dataset_name)
-        self._is_panoptic = any("pan_seg_file_name" in d for d in dicts)
+        if output_dir:
+            protect(output_dir, ["SEMANTIC"], dicts, metadata)
+        self._is_panoptic = _is_panoptic(dicts, metadata)
         truth_key = "pan_seg_file_name" if self._is_panoptic else "sem_seg_file_name"
         classes = pixel_classes(metadata, self._is_panoptic)
         self._evaluated_dataset = dataset_name
-        self._dicts = {d[truth_key]: d for d in dicts}
+        self._dicts = {d[truth_key]: d for d in dicts if truth_key in d}
         self._contiguous_ids = [c.contiguous_id for c in classes]
         self._num_contiguous_ids = max(self._contiguous_ids, default=-1) + 1
         self._ignored_in_truth = (
@@ -50,7 +62,7 @@ class SemanticEvaluator(SemSegEvaluator):
         )
         with derived_dataset(
             dataset_name,
-            [{"file_name": d["file_name"], "sem_seg_file_name": d[truth_key]} for d in dicts],
+            [{"file_name": d["file_name"], "sem_seg_file_name": d.get(truth_key)} for d in dicts],
             stuff_classes=[c.name for c in classes],
             stuff_dataset_id_to_contiguous_id={c.dataset_id: i for i, c in enumerate(classes)},
             ignore_label=len(classes),
@@ -80,15 +92,35 @@ class SemanticEvaluator(SemSegEvaluator):
             if len(self._contiguous_ids) < self._num_contiguous_ids:
                 scores = scores[torch.tensor(self._contiguous_ids, device=scores.device)]
             self._size = tuple(scores.shape[1:])
-            super().process([x], [{"sem_seg": scores}])
+            if self.input_file_to_gt_file[x["file_name"]] is None:
+                labels = scores.argmax(dim=0).cpu().numpy()
+                self._predictions.extend(self.encode_json_sem_seg(labels, x["file_name"]))
+            else:
+                super().process([x], [{"sem_seg": scores}])
 
     def evaluate(self) -> Optional[Dict]:
         """
         Returns:
-            on the main process ``{"sem_seg": {...}}`` in percent; NaN for what the data lack.
+            on the main process ``{"sem_seg": {...}}`` in percent; NaN for what the data lack. {}
+            where the data set has no ground truth.
         """
+        if not self._dicts:
+            return self._write_predictions()
         with np.errstate(invalid="ignore"):  # 0 / 0
             return super().evaluate()
+
+    def _write_predictions(self) -> Optional[Dict]:
+        """All that is left of an evaluation where there is nothing to measure."""
+        comm.synchronize()
+        predictions = comm.gather(self._predictions)
+        if not comm.is_main_process():
+            return None
+        if self._output_dir:
+            PathManager.mkdirs(self._output_dir)
+            path = os.path.join(self._output_dir, "sem_seg_predictions.json")
+            with PathManager.open(path, "w", encoding="utf-8") as f:
+                json.dump(list(itertools.chain.from_iterable(predictions)), f)
+        return OrderedDict()
 
     def _load_labels(self, file_name: str, dtype: type = int) -> np.ndarray:
         """(H, W) of the prediction's size: position of each pixel's class, or their number."""
@@ -108,3 +140,10 @@ class SemanticEvaluator(SemSegEvaluator):
         positions = np.full(self._num_contiguous_ids, num_classes)
         positions[self._contiguous_ids] = np.arange(num_classes)
         return np.where(ignored, num_classes, positions[labels])
+
+
+def _is_panoptic(dicts: List[Dict], metadata) -> bool:
+    """Are things and stuff the classes of a pixel? Where no truth tells it, the metadata do."""
+    if any({"pan_seg_file_name", "sem_seg_file_name"} & d.keys() for d in dicts):
+        return any("pan_seg_file_name" in d for d in dicts)
+    return bool(metadata.get("thing_dataset_id_to_contiguous_id"))

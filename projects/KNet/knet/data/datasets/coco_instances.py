@@ -6,8 +6,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.utils.file_io import PathManager
 
+from ...encoding import json_for_locale
 from ...errors import DatasetError
-from .coco_panoptic import check_entries, check_names, class_color, read_json
+from .coco_panoptic import check_entries, class_color, plain_categories, read_json
 
 __all__ = [
     "instance_metadata",
@@ -27,11 +28,14 @@ _KEYS = {
 def read_instances_json(instances_json: str) -> Dict:
     """Read a COCO instance json; only images, annotations and categories are needed.
 
+    That of a test set, without annotations, gets an empty list.
+
     Raises:
-        DatasetError: it is missing, no json, lacks one of the three, or contradicts itself.
+        DatasetError: it is missing, no json, lacks images or categories, or contradicts itself.
     """
     what = "instance json"
-    content = read_json(instances_json, what, tuple(_KEYS))
+    content = read_json(instances_json, what, ("images", "categories"))
+    content["annotations"] = content.get("annotations") or []
     if any("segments_info" in a for a in content["annotations"][:1]):
         raise DatasetError(
             f"the {what} {instances_json} is a panoptic json: give it as PANOPTIC_JSON, with the "
@@ -42,7 +46,9 @@ def read_instances_json(instances_json: str) -> Dict:
     for key in ("images", "categories"):
         if not content[key]:
             raise DatasetError(f"{instances_json} has no {key}")
-    check_names([c["name"] for c in content["categories"]], instances_json)
+    # whether they are things is not asked here
+    categories = [{k: v for k, v in c.items() if k != "isthing"} for c in content["categories"]]
+    content["categories"] = plain_categories(categories, instances_json)
     unknown = {a["category_id"] for a in content["annotations"]} - {
         c["id"] for c in content["categories"]
     }
@@ -62,7 +68,8 @@ def instance_metadata(categories: List[Dict]) -> Dict:
     Args:
         categories: COCO categories (id, name, perhaps color).
     """
-    categories = sorted(categories, key=lambda c: c["id"])
+    categories = plain_categories(categories, "the list given")
+    categories.sort(key=lambda c: c["id"])
     return {
         "thing_classes": [c["name"] for c in categories],
         "thing_colors": [class_color(c, i) for i, c in enumerate(categories)],
@@ -71,17 +78,21 @@ def instance_metadata(categories: List[Dict]) -> Dict:
 
 
 def load_coco_instances(instances_json: str, image_root: str, name: str) -> List[Dict]:
-    """Detectron2's ``load_coco_json``, which also enters the classes in the metadata.
+    """Detectron2's ``load_coco_json``, with the class ids of :func:`instance_metadata`.
 
     Args:
         instances_json: in order, see :func:`read_instances_json`.
         image_root: folder of the images.
-        name: of the registered data set.
+        name: of the data set.
 
     Raises:
         DatasetError: the first image does not exist.
     """
-    dicts = load_coco_json(instances_json, image_root, name)
+    raw = f"{name} (as in the json)"  # where Detectron2 enters the classes, their names as written
+    try:
+        dicts = load_coco_json(json_for_locale(instances_json), image_root, raw)
+    finally:
+        MetadataCatalog.pop(raw, None)
     if not PathManager.isfile(dicts[0]["file_name"]):
         raise DatasetError(f"{dicts[0]['file_name']}, which {instances_json} names, does not exist")
     return dicts

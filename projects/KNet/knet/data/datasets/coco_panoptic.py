@@ -1,21 +1,23 @@
 """Data sets in COCO's panoptic format: metadata from the json, loading, registering."""
 
-import colorsys
 import json
+import logging
 import os
 from typing import Dict, List, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import log_first_n
 
-from ...errors import DatasetError
+from ...errors import DatasetError, UsageError
+from ..colors import fixed_color, read_colors
 
 __all__ = [
     "check_entries",
-    "check_names",
     "class_color",
     "load_coco_panoptic_json",
     "panoptic_metadata",
+    "plain_categories",
     "read_json",
     "read_panoptic_json",
     "register_coco_panoptic",
@@ -36,7 +38,7 @@ def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
     if not PathManager.isfile(path):
         raise DatasetError(f"the {what} {path} does not exist")
     try:
-        with PathManager.open(path) as f:
+        with PathManager.open(path, encoding="utf-8-sig") as f:
             content = json.load(f)
     except ValueError as error:
         raise DatasetError(f"the {what} {path} is not valid json: {error}") from error
@@ -48,15 +50,16 @@ def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
 
 
 def read_panoptic_json(panoptic_json: str) -> Dict:
-    """Read a COCO panoptic json.
+    """Read a COCO panoptic json; that of a test set, without annotations, gets an empty list.
 
     Raises:
-        DatasetError: it is missing, no json, or lacks images, annotations or categories.
+        DatasetError: it is missing, no json, or lacks images or categories.
     """
-    content = read_json(panoptic_json, "panoptic json", ("images", "annotations", "categories"))
+    content = read_json(panoptic_json, "panoptic json", ("images", "categories"))
+    content["annotations"] = content.get("annotations") or []
     for what, keys in _KEYS.items():
         check_entries(content[what], keys, f"'{what}' of {panoptic_json}")
-    check_names([c["name"] for c in content["categories"]], panoptic_json)
+    content["categories"] = plain_categories(content["categories"], panoptic_json)
     return content
 
 
@@ -77,6 +80,8 @@ def check_entries(entries: List[Dict], keys: Sequence[str], where: str) -> None:
     """
     seen = set()
     for entry in entries:
+        if not isinstance(entry, dict):
+            raise DatasetError(f"an entry of {where} is {entry!r}, which is no mapping")
         missing = [key for key in keys if key not in entry]
         if missing:
             raise DatasetError(f"an entry of {where} has no {' and no '.join(missing)}")
@@ -85,15 +90,48 @@ def check_entries(entries: List[Dict], keys: Sequence[str], where: str) -> None:
         seen.add(entry[keys[-1]])
 
 
-def check_names(names: Sequence[str], where: str) -> None:
-    """No two classes have the same name: results are told apart by it.
+def plain_categories(categories: List[Dict], where: str) -> List[Dict]:
+    """Categories with a text as ``name``, 0 or 1 as ``isthing``, and RGB of 0..255 as ``color``.
+
+    Annotation tools write them in several notations; what is plain is used.
+
+    Args:
+        categories: with ``id`` and ``name``, perhaps ``isthing`` and ``color``.
+        where: the file that they are from.
 
     Raises:
-        DatasetError: two have.
+        DatasetError: a value is none of these, or two classes have the same name: results are told
+            apart by it.
     """
+
+    def entry(i: int) -> str:
+        return f"the category {categories[i]['id']!r} of {where}"
+
+    colors = read_colors([c.get("color") for c in categories], lambda i: f"the color of {entry(i)}")
+    plain = []
+    for i, (category, color) in enumerate(zip(categories, colors)):
+        name = category["name"]
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise DatasetError(f"the name of {entry(i)} is {name!r}: it must be a text")
+        category = {**category, "name": str(name)}
+        if "isthing" in category:
+            isthing = _IS_THING.get(str(category["isthing"]).lower())
+            if isthing is None:
+                raise DatasetError(
+                    f"the isthing of {entry(i)} is {category['isthing']!r}: it must be 1 for a "
+                    "thing, 0 for stuff"
+                )
+            category["isthing"] = isthing
+        category.pop("color", None)
+        plain.append(category if color is None else {**category, "color": list(color)})
+    names = [c["name"] for c in plain]
     for name in names:
         if names.count(name) > 1:
             raise DatasetError(f"two categories of {where} have the name {name}")
+    return plain
+
+
+_IS_THING = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 def panoptic_metadata(categories: List[Dict]) -> Dict:
@@ -105,6 +143,7 @@ def panoptic_metadata(categories: List[Dict]) -> Dict:
     Args:
         categories: COCO panoptic categories (id, name, isthing, perhaps color).
     """
+    categories = plain_categories(categories, "the list given")
     names = [c["name"] for c in categories]
     colors = [class_color(c, i) for i, c in enumerate(categories)]
     contiguous = {c["id"]: i for i, c in enumerate(categories)}
@@ -122,17 +161,12 @@ def panoptic_metadata(categories: List[Dict]) -> Dict:
 
 
 def class_color(category: Dict, index: int) -> List[int]:
-    """RGB, 0..255: the category's own, or a fixed one for this position.
-
-    The hues of two positions that follow each other are a golden angle apart.
-    """
-    if "color" in category:
-        return list(category["color"])
-    return [round(255 * v) for v in colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.65, 0.95)]
+    """RGB, 0..255: that of one of :func:`plain_categories`, or a fixed one for this position."""
+    return list(category.get("color") or fixed_color(index))
 
 
 def load_coco_panoptic_json(
-    panoptic_json: str, image_root: str, panoptic_root: str, metadata: Dict
+    panoptic_json: str, image_root: str, panoptic_root: Optional[str], metadata: Dict
 ) -> List[Dict]:
     """Read a COCO panoptic json into Detectron2's panoptic dicts.
 
@@ -140,12 +174,14 @@ def load_coco_panoptic_json(
     so images need not be ``.jpg``.
 
     Args:
-        panoptic_json, image_root, panoptic_root: the json, the images, the id PNGs.
+        panoptic_json, image_root, panoptic_root: the json, the images, the id PNGs (None: the json
+            has no annotations).
         metadata: of :func:`panoptic_metadata`.
 
     Returns:
         one dict per annotation: file_name, image_id, height, width, pan_seg_file_name and
-        segments_info, with contiguous category ids and ``isthing``.
+        segments_info, with contiguous category ids and ``isthing``. Of a json without annotations
+        one dict per image, without the last two.
 
     Raises:
         DatasetError: an annotation names an image or a category that the json does not have, or
@@ -163,20 +199,32 @@ def load_coco_panoptic_json(
             )
         dicts.append(
             {
-                "file_name": os.path.join(image_root, image["file_name"]),
-                "image_id": image["id"],
-                "height": image["height"],
-                "width": image["width"],
+                **_image_dict(image, image_root),
                 "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
                 "segments_info": _contiguous_segments(annotation, metadata, panoptic_json),
             }
         )
     if not dicts:
-        raise DatasetError(f"{panoptic_json} has no annotations")
+        dicts = [_image_dict(image, image_root) for image in images.values()]
+    elif len(dicts) < len(images):
+        told = "%d of %d images of %s have no annotation and are left out"
+        numbers = (len(images) - len(dicts), len(images), panoptic_json)
+        log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
+    if not dicts:
+        raise DatasetError(f"{panoptic_json} has no images")
     for key in ("file_name", "pan_seg_file_name"):
-        if not PathManager.isfile(dicts[0][key]):
+        if key in dicts[0] and not PathManager.isfile(dicts[0][key]):
             raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
+
+
+def _image_dict(image: Dict, image_root: str) -> Dict:
+    return {
+        "file_name": os.path.join(image_root, image["file_name"]),
+        "image_id": image["id"],
+        "height": image["height"],
+        "width": image["width"],
+    }
 
 
 def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -> List[Dict]:
@@ -207,7 +255,7 @@ def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -
 def register_coco_panoptic(
     name: str,
     image_root: str,
-    panoptic_root: str,
+    panoptic_root: Optional[str],
     panoptic_json: str,
     instances_json: Optional[str] = None,
 ) -> None:
@@ -215,11 +263,24 @@ def register_coco_panoptic(
 
     Args:
         name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        image_root, panoptic_root: folders of the images and of the id PNGs.
-        panoptic_json: COCO panoptic json.
+        image_root, panoptic_root: folders of the images and of the id PNGs; images alone, to
+            predict on, have no PNGs.
+        panoptic_json: COCO panoptic json; without annotations for images alone.
         instances_json: COCO instances json of the same images, for instance evaluation.
+
+    Raises:
+        UsageError: there are annotations, but no folder of their PNGs.
+        DatasetError: the json cannot be used.
     """
-    metadata = panoptic_metadata(read_panoptic_json(panoptic_json)["categories"])
+    content = read_panoptic_json(panoptic_json)
+    if not content["annotations"]:
+        panoptic_root = None
+    elif panoptic_root is None:
+        raise UsageError(
+            f"the data set '{name}' lacks PANOPTIC_ROOT, the folder of the PNGs that the "
+            f"annotations of {panoptic_json} name: add it"
+        )
+    metadata = panoptic_metadata(content["categories"])
     DatasetCatalog.register(
         name,
         lambda: load_coco_panoptic_json(panoptic_json, image_root, panoptic_root, metadata),

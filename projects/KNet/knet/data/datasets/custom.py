@@ -25,10 +25,12 @@ class Kind:
     required: Tuple[str, ...]
     optional: Tuple[str, ...]
     register: Callable  # takes the keys in lower case
+    truth: str = ""  # the required key that images to predict on do without
 
     def __str__(self) -> str:
         keys = f"{self.name} data needs {', '.join(self.required)}"
-        return keys + (f" and may have {', '.join(self.optional)}" if self.optional else "")
+        keys += f" and may have {', '.join(self.optional)}" if self.optional else ""
+        return keys + (f" ({self.truth} only where there is ground truth)" if self.truth else "")
 
 
 # the first whose mark an entry has
@@ -39,6 +41,7 @@ KINDS = (
         ("NAME", "IMAGE_ROOT", "PANOPTIC_ROOT", "PANOPTIC_JSON"),
         ("INSTANCES_JSON",),
         register_coco_panoptic,
+        truth="PANOPTIC_ROOT",
     ),
     Kind(
         "semantic",
@@ -46,6 +49,7 @@ KINDS = (
         ("NAME", "IMAGE_ROOT", "LABEL_ROOT", "CLASSES"),
         ("IGNORE_LABEL",),
         register_semantic_folders,
+        truth="LABEL_ROOT",
     ),
     Kind(
         "instance",
@@ -70,13 +74,15 @@ def register_custom_datasets(cfg) -> None:
     """
     names = [entry.get("NAME") for entry in cfg.DATASETS.CUSTOM if isinstance(entry, dict)]
     for entry in cfg.DATASETS.CUSTOM:
-        kind = _kind(entry)
-        name = entry["NAME"]
+        name = entry.get("NAME") if isinstance(entry, dict) else None
+        alone = name in cfg.DATASETS.TEST and name not in cfg.DATASETS.TRAIN
+        kind = _kind(entry, needs_truth=not alone)
         if names.count(name) > 1:
             raise UsageError(f"DATASETS.CUSTOM describes '{name}' twice: give one another NAME")
         if name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
             continue  # not used: its files need not be there
-        arguments = _arguments(entry)
+        arguments = {kind.truth.lower(): None} if kind.truth else {}
+        arguments.update(_arguments(entry))
         if name not in DatasetCatalog.list():
             kind.register(**arguments)
             MetadataCatalog.get(name).set(custom=arguments)
@@ -87,8 +93,11 @@ def register_custom_datasets(cfg) -> None:
             )
 
 
-def _kind(entry: Dict) -> Kind:
+def _kind(entry: Dict, needs_truth: bool) -> Kind:
     """Which kind of data set an entry describes; all its keys and values are in order.
+
+    Args:
+        needs_truth: whether images alone will not do.
 
     Raises:
         UsageError: they are not.
@@ -103,7 +112,8 @@ def _kind(entry: Dict) -> Kind:
     if not of_entry:
         raise UsageError(f"{what} does not tell its kind: {kinds}")
     kind = of_entry[0]
-    missing = [key for key in kind.required if not entry.get(key)]
+    required = [key for key in kind.required if needs_truth or key != kind.truth]
+    missing = [key for key in required if not entry.get(key)]
     unknown = [key for key in entry if key not in kind.required + kind.optional]
     if missing or unknown:
         raise UsageError(

@@ -1,13 +1,13 @@
 """Semantic data sets as two folders: images, and label maps of the same names."""
 
 import os
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from ...errors import DatasetError
-from .coco_panoptic import class_color
+from ..colors import fixed_color
 
 __all__ = ["load_semantic_folders", "register_semantic_folders"]
 
@@ -15,7 +15,7 @@ IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 LABEL_ENDING = ".png"
 
 
-def load_semantic_folders(image_root: str, label_root: str) -> List[Dict]:
+def load_semantic_folders(image_root: str, label_root: Optional[str] = None) -> List[Dict]:
     """Pair images and label maps by their path below the two folders, without the ending.
 
     Subfolders are searched too. Label maps without an image are left out. The two folders may be
@@ -23,23 +23,25 @@ def load_semantic_folders(image_root: str, label_root: str) -> List[Dict]:
 
     Args:
         image_root: images, of any of the usual kinds.
-        label_root: PNGs.
+        label_root: PNGs; None or an empty folder: images alone, to predict on.
 
     Returns:
         one dict per image, in the order of their names: file_name, image_id (that path),
-        sem_seg_file_name. Sizes are found when an image is read.
+        sem_seg_file_name if there are label maps. Sizes are found when an image is read.
 
     Raises:
         DatasetError: a folder is missing or has no image, an image has no label map, or two
             images have the same name.
     """
     endings = IMAGE_ENDINGS
-    if os.path.normpath(image_root) == os.path.normpath(label_root):
+    labels = dict(_files(label_root, (LABEL_ENDING,))) if label_root is not None else {}
+    if label_root is not None and os.path.normpath(image_root) == os.path.normpath(label_root):
         endings = tuple(e for e in endings if e != LABEL_ENDING)
-    labels = dict(_files(label_root, (LABEL_ENDING,)))
     images = sorted(_files(image_root, endings))
     if not images:
         raise DatasetError(f"{image_root} has no images ({', '.join(endings)})")
+    if label_root is None or (not labels and _is_empty(label_root)):
+        return [{"file_name": image, "image_id": stem} for stem, image in images]
     dicts: List[Dict] = []
     for stem, image in images:
         if stem not in labels:
@@ -76,10 +78,16 @@ def _files(root: str, endings: Sequence[str], folder: str = "") -> List[Tuple[st
     return found
 
 
+def _is_empty(folder: str) -> bool:
+    """Has a folder no file, nor its subfolders? Hidden ones do not count."""
+    files = (name for _, _, names in os.walk(folder) for name in names)
+    return all(name.startswith(".") for name in files)
+
+
 def register_semantic_folders(
     name: str,
     image_root: str,
-    label_root: str,
+    label_root: Optional[str],
     classes: Sequence[str],
     ignore_label: int = 255,
 ) -> None:
@@ -98,5 +106,5 @@ def register_semantic_folders(
         evaluator_type="sem_seg",
         ignore_label=ignore_label,
         stuff_classes=list(classes),
-        stuff_colors=[class_color({}, i) for i in range(len(classes))],
+        stuff_colors=[list(fixed_color(i)) for i in range(len(classes))],
     )

@@ -201,7 +201,7 @@ def _version(scenes: Mapping[str, int]) -> dict:
 def _read_version(folder: str) -> dict | None:
     """What the folder was drawn with, or None if it isn't one of ours."""
     try:
-        with open(os.path.join(folder, "version.json")) as file:
+        with open(os.path.join(folder, "version.json"), encoding="utf-8") as file:
             return json.load(file)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
@@ -260,7 +260,7 @@ def _write_image(path: str, image: np.ndarray) -> None:
 
 
 def _write_json(path: str, content: dict) -> None:
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         json.dump(content, file)
 
 

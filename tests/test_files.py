@@ -1,0 +1,112 @@
+"""Names of outputs: below their folder, one for each source; what must not be written over."""
+
+import os
+
+import pytest
+
+from knet.errors import UsageError
+from knet.files import distinct_names, file_name_of, output_names, refuse_overwriting, relative_name
+
+
+@pytest.mark.parametrize(
+    "sources, names",
+    [
+        (["/data/a/1.jpg", "/data/b/1.jpg"], ["a/1.png", "b/1.png"]),
+        (["/data/1.jpg", "/data/1.png", "/data/1-2.bmp"], ["1.png", "1-2.png", "1-2-2.png"]),
+        (["/data/Up.jpg", "/data/up.jpg"], ["Up.png", "up-2.png"]),
+        (["/data/caf\u00e9.jpg", "/data/cafe\u0301.jpg"], ["caf\u00e9.png", "cafe\u0301-2.png"]),
+        (["/data/x/../1.jpg", "/data/2.jpg"], ["1.png", "2.png"]),
+        (["one.jpg"], ["one.png"]),
+        (["/data/a\\b.jpg", "/data/a:b.jpg"], ["a_b.png", "a_b-2.png"]),
+        (["/data/x.png/1.jpg", "/data/x.jpg"], ["x.png/1.png", "x-2.png"]),
+        (["/data/x.jpg", "/data/x.png/1.jpg"], ["x.png", "1.png"]),
+        ([], []),
+    ],
+)
+def test_each_source_has_a_name_of_its_own(sources, names):
+    assert output_names(sources, ".png") == names
+
+
+@pytest.mark.parametrize(
+    "source, name",
+    [
+        ("/root/a/b.c.jpg", "a/b.c"),
+        ("/root/../elsewhere/1.jpg", "1"),
+        ("/elsewhere/root/1.jpg", "1"),
+        ("/root/\n\x00.jpg", "__"),
+        ("/root/.hidden", ".hidden"),
+    ],
+)
+def test_a_name_is_below_the_root_or_stands_alone(source, name):
+    made = relative_name(source, "/root")
+    assert made == name
+    assert relative_name(source, None) == os.path.basename(made)
+
+
+@pytest.mark.parametrize("text", ["", ".", "..", "/", "../..", "/etc/passwd", "a" * 300, "日" * 99])
+def test_a_text_becomes_the_name_of_one_file(tmp_path, text):
+    name = file_name_of(text)
+    (tmp_path / name).mkdir()
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_long_names_stay_apart(tmp_path):
+    stem = "x" * 250
+    names = output_names([f"/d/{stem}1.jpg", f"/d/{stem}2.jpg", f"/d/{stem}1.bmp"], ".png")
+    assert len(set(names)) == 3
+    for name in names:
+        (tmp_path / f"{name}.part").touch()
+
+
+def test_many_of_one_name(tmp_path):
+    names = distinct_names(["a"] * 5)
+    assert names == ["a", "a-2", "a-3", "a-4", "a-5"]
+
+
+# ------------------------------------------------------------------------------ writing over
+
+
+def link(source, target):
+    target.symlink_to(source)
+
+
+def test_new_files_and_files_of_ones_own_may_be_written(tmp_path):
+    inputs = [str(tmp_path / "in.png"), str(tmp_path / "absent.png"), "s3://bucket/a.png"]
+    (tmp_path / "in.png").touch()
+    refuse_overwriting(str(tmp_path / "new"), ["in.png"], inputs, change="--output")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "in.png").touch()
+    refuse_overwriting(str(tmp_path / "old"), ["in.png", "b.png"], inputs, change="--output")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data, out: link(data, out),
+        lambda data, out: (out.mkdir(), os.link(data / "a.png", out / "a.png")),
+    ],
+    ids=["a folder by another name", "a hard link"],
+)
+def test_an_input_is_not_written_over(tmp_path, make):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "a.png").touch()
+    make(data, out)
+    with pytest.raises(UsageError, match=rf"{out}/a\.png .* but is read .*another --output"):
+        refuse_overwriting(str(out), ["a.png"], [str(data / "a.png")], change="--output")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out, elsewhere: link(elsewhere, out / "sub"),
+        lambda out, elsewhere: ((out / "sub").mkdir(), link(elsewhere, out / "sub" / "a.png")),
+    ],
+    ids=["of a folder", "of a file, to nothing"],
+)
+def test_a_link_does_not_lead_out(tmp_path, make):
+    out = tmp_path / "out"
+    out.mkdir()
+    make(out, tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"sub/a\.png is a link to .*elsewhere"):
+        refuse_overwriting(str(out), ["sub/a.png"], [], change="--output")
