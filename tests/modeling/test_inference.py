@@ -8,6 +8,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from knet.data.class_layout import ClassLayout
+from knet.modeling import inference
 from knet.modeling.inference import (
     ImageSizes,
     Postprocessor,
@@ -133,6 +134,7 @@ def check_panoptic(panoptic_seg, masks, class_scores, post: Postprocessor):
             "category_id": layout.ids[labels[kernel][1]],
             "score": float(labels[kernel][0]),
             "area": area,
+            "kernel": kernel,
         }
         for number, (kernel, area) in enumerate(expected, start=1)
     ]
@@ -166,14 +168,19 @@ def check_instances(instances: Instances, masks, class_scores, post: Postprocess
     above = described(pair for pair in expected if pair[0] > lowest)
     assert Counter({key: n for key, n in found.items() if key[0] > lowest}) == above
     assert found <= described(candidates)
+    assert np.array_equal(
+        masks[instances.pred_kernels.numpy()] > post.mask_threshold, instances.pred_masks
+    )
     boxes = slow.boxes_of(instances.pred_masks)
     assert torch.equal(instances.pred_boxes.tensor, boxes)
     assert instances.pred_boxes.tensor.dtype == torch.float32
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_postprocessor_parts(seed):
+def test_postprocessor_parts(seed, monkeypatch):
     """Panoptic, instance and semantic results of masks and scores with and without ties."""
+    if seed % 2:
+        monkeypatch.setattr(inference, "_STRIP_PIXELS", 9)  # several strips an image
     rng = np.random.default_rng(seed)
     for _ in range(50):
         layout = random_layout(rng)

@@ -5,6 +5,7 @@ Importing this package registers the model, its parts and the built-in data sets
 
 from . import data
 from .config import add_knet_config
+from .engine.model_file import save_model
 from .model_zoo import get_config, load_model
 from .modeling import (
     KERNEL_HEAD_REGISTRY,
@@ -23,6 +24,7 @@ from .modeling import (
     backbones,
     semantic,
 )
+from .predictor import Predictor
 
 __all__ = [
     "KERNEL_HEAD_REGISTRY",
@@ -36,6 +38,7 @@ __all__ = [
     "KernelUpdater",
     "Matcher",
     "Postprocessor",
+    "Predictor",
     "SemanticFPN",
     "SemanticKNet",
     "add_knet_config",
@@ -43,5 +46,6 @@ __all__ = [
     "data",
     "get_config",
     "load_model",
+    "save_model",
     "semantic",
 ]

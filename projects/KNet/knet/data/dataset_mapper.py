@@ -18,11 +18,11 @@ from .class_layout import IGNORE_LABEL, resolve_semantic_classes
 from .ground_truth import (
     GROUND_TRUTH_KEYS,
     decode_panoptic,
-    read_file,
     read_ground_truth,
     read_panoptic_rows,
     segment_rows,
 )
+from .image_reading import read_image
 from .transforms import build_augmentations
 
 __all__ = ["KNetDatasetMapper", "decode_panoptic", "segment_rows"]
@@ -52,7 +52,7 @@ class KNetDatasetMapper:
         Args:
             is_train: give ground truth too.
             augmentations: Detectron2 augmentations, applied to image and ground truth alike.
-            image_format: see :func:`detectron2.data.detection_utils.read_image`.
+            image_format: see :func:`knet.data.image_reading.read_image`.
             mask_on: the model learns from thing masks; else from label maps alone, and no mask
                 is made.
             boxes_on: give the boxes of the masks too, for models other than K-Net.
@@ -135,7 +135,7 @@ class KNetDatasetMapper:
 
     def _read_image(self, dataset_dict: Dict) -> np.ndarray:
         """(H, W, channels); sets ``height`` and ``width`` where the data set has none."""
-        image = read_file(dataset_dict["file_name"], self.image_format)
+        image = read_image(dataset_dict["file_name"], self.image_format)
         try:
             utils.check_image_size(dataset_dict, image)
         except utils.SizeMismatchError as error:

@@ -8,20 +8,20 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 from pycocotools import mask as mask_util
 
 from ..errors import DatasetError
+from .image_reading import read_image
 
 __all__ = [
     "InstanceTruth",
     "PanopticTruth",
     "SemanticTruth",
     "decode_panoptic",
-    "read_file",
+    "is_annotated",
     "read_ground_truth",
     "read_panoptic_rows",
     "segment_rows",
@@ -119,6 +119,16 @@ class SemanticTruth:
 # ---------------------------------------------------------------------------------------- reading
 
 
+def is_annotated(dataset_dict: Dict) -> bool:
+    """Does an image have ground truth of some kind?
+
+    An image of an instance data set that has no object looks as if it had none: ask of all images
+    whether any has.
+    """
+    keys = ("pan_seg_file_name", "annotations", "sem_seg_file_name")
+    return any(dataset_dict.get(key) for key in keys)
+
+
 def read_ground_truth(
     dataset_dict: Dict, mask_on: bool, ignore_label: int, num_classes: Optional[int] = None
 ) -> Union[PanopticTruth, InstanceTruth, SemanticTruth]:
@@ -161,19 +171,6 @@ def read_ground_truth(
     return SemanticTruth(labels)
 
 
-def read_file(file_name: str, image_format: Optional[str]) -> np.ndarray:
-    """:func:`detectron2.data.detection_utils.read_image`.
-
-    Raises:
-        DatasetError: the file is missing or broken.
-    """
-    try:
-        return utils.read_image(file_name, format=image_format)
-    except Exception as error:  # Pillow raises many kinds for a broken file
-        wanted = f" as {image_format}" if image_format else ""
-        raise DatasetError(f"cannot read the image {file_name}{wanted}: {error}") from error
-
-
 def read_panoptic_rows(dataset_dict: Dict) -> np.ndarray:
     """(H, W) :func:`segment_rows` of a panoptic PNG of the image's size, all its ids listed.
 
@@ -181,7 +178,7 @@ def read_panoptic_rows(dataset_dict: Dict) -> np.ndarray:
         DatasetError: it is not as it should be.
     """
     png_name = dataset_dict["pan_seg_file_name"]
-    png = read_file(png_name, "RGB")
+    png = read_image(png_name, "RGB")
     _check_size(png, dataset_dict, f"the panoptic PNG {png_name}")
     return segment_rows(png, dataset_dict["segments_info"], png_name)[0]
 
@@ -198,7 +195,7 @@ def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
 def _read_label_map(dataset_dict: Dict) -> np.ndarray:
     """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours."""
     name = dataset_dict["sem_seg_file_name"]
-    labels = read_file(name, None)
+    labels = read_image(name, None)
     if labels.ndim != 2:
         raise DatasetError(
             f"the label map {name} has {labels.shape[2]} channels: it needs one, the class id of "

@@ -16,6 +16,10 @@ from ..data.class_layout import ClassLayout
 
 __all__ = ["Postprocessor", "masks_to_boxes", "merge_panoptic", "resize_masks"]
 
+# An image is scored in strips of about so many pixels: at 12 megapixels the scores of all kernels
+# at once are 7 GB.
+_STRIP_PIXELS = 2**18
+
 
 def resize_masks(
     mask_logits: torch.Tensor,
@@ -90,11 +94,12 @@ def merge_panoptic(
         int32, 1.. by falling score, 0 for a dropped one; the pixels that each kernel won (N,).
     """
     num_kernels = len(masks)
-    winner = (masks * scores[:, None, None]).argmax(0)
+    strips = _row_strips(masks)
+    winner = torch.cat([(strip * scores[:, None, None]).argmax(0) for strip in strips])
     # not bincount: on a GPU that waits for the device to learn its length
     won = torch.zeros(num_kernels, dtype=torch.long, device=masks.device)
     won.scatter_add_(0, winner.flatten(), torch.ones_like(winner).flatten())
-    own = (masks >= mask_threshold).flatten(1).sum(1)
+    own = torch.stack([(s >= mask_threshold).flatten(1).sum(1) for s in strips]).sum(0)
     keep = (won > 0) & (own > 0)
     keep &= won.double() / own.clamp(min=1).double() >= overlap_threshold
     keep &= ~is_thing | (scores >= score_threshold)
@@ -105,6 +110,11 @@ def merge_panoptic(
     segment_ids = torch.zeros(num_kernels, dtype=torch.int32, device=masks.device)
     segment_ids[order] = torch.where(kept, kept.cumsum(0), 0).to(torch.int32)
     return segment_ids[winner], segment_ids, won
+
+
+def _row_strips(masks: torch.Tensor) -> Tuple[torch.Tensor, ...]:
+    """(N, H, W) -> views of some rows: what is computed of them takes little memory."""
+    return masks.split(max(1, _STRIP_PIXELS // max(1, masks.shape[2])), dim=1)
 
 
 @dataclass
@@ -272,5 +282,7 @@ class Postprocessor:
         """
         ids = torch.tensor(self.layout.ids, device=masks.device)
         result = masks.new_zeros((max(self.layout.ids) + 1, *masks.shape[1:]))
-        index = ids[labels][:, None, None].expand_as(masks)
-        return result.scatter_reduce_(0, index, masks * scores[:, None, None], "amax")
+        for rows, strip in zip(_row_strips(result), _row_strips(masks)):
+            index = ids[labels][:, None, None].expand_as(strip)
+            rows.scatter_reduce_(0, index, strip * scores[:, None, None], "amax")
+        return result

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout, resolve_class_layout
 from .criterion import Criterion
-from .images import normalize_images
+from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
@@ -114,12 +114,17 @@ class KNet(nn.Module):
         Returns:
             in training a dict of losses (see :class:`knet.modeling.criterion.Criterion`), else one
             dict an image (see :class:`knet.modeling.inference.Postprocessor`).
+
+        Raises:
+            UsageError, DatasetError: inputs that cannot be used (see :mod:`knet.modeling.images`).
         """
         images = self.preprocess_image(batched_inputs)
         padded_size = tuple(images.tensor.shape[-2:])
         if self.training:
             # before the network, so that the copies to a GPU do not wait for it
             targets = self.target_builder(batched_inputs, padded_size, self.device)
+        else:
+            check_output_sizes(batched_inputs)
         stages, semantic_logits = self.predict(self.backbone(images.tensor))
         if self.training:
             return self.losses(stages, semantic_logits, targets)
@@ -144,6 +149,7 @@ class KNet(nn.Module):
         ]
         return self.criterion(at_mask_stride, self.to_mask_stride(semantic_logits), targets)
 
+    @torch.no_grad()  # a result is to be used: the parameters of a model that learns keep theirs
     def results(
         self, prediction: StagePrediction, images: ImageList, batched_inputs: List[Dict]
     ) -> List[Dict]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
-from ..images import normalize_images
+from ..images import check_output_sizes, normalize_images
 from ..norm_eval import keep_statistics
 from .base import resize
 
@@ -89,13 +89,14 @@ class SemanticKNet(SemanticSegmentor):
             ``sem_seg`` (K, height, width) logits, K the data set's classes.
 
         Raises:
-            DatasetError: an image or its labels cannot be used.
+            UsageError, DatasetError: inputs that cannot be used (see :mod:`knet.modeling.images`).
         """
         images = self._stack(normalize_images(batched_inputs, self.pixel_mean, self.pixel_std))
         if self.training:
             labels = [self._labels(x).to(self.device) for x in batched_inputs]
             targets = self._stack(labels, self.sem_seg_head.ignore_value).tensor
             return self.sem_seg_head(self.backbone(images.tensor), targets)[1]
+        check_output_sizes(batched_inputs)
         logits = self.sem_seg_head.predict(self.backbone(images.tensor))[-1].mask_logits
         return self._results(logits, images, batched_inputs)
 
@@ -137,6 +138,7 @@ class SemanticKNet(SemanticSegmentor):
         return F.pad(x, (0, right, 0, bottom), value=value)
 
     @staticmethod
+    @torch.no_grad()  # a result is to be used
     def _results(
         logits: torch.Tensor, images: ImageList, batched_inputs: List[Dict]
     ) -> List[Dict[str, torch.Tensor]]:
