@@ -6,20 +6,18 @@ import os
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.visualizer import Visualizer
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from PIL import Image
 
 from knet.data.datasets.coco_panoptic import register_coco_panoptic
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import PanopticEvaluator
 from knet.visualization import draw_contact_sheet, draw_predictions
-from knet.visualization.pictures import CAPTION_HEIGHT, GAP
-from knet.visualization.segmentation_panel import (
-    Segmentation,
-    number_instances,
-    shades_of_found,
-)
+from knet.visualization.captions import CAPTION_HEIGHT
+from knet.visualization.colors import colors_of_found, object_colors
+from knet.visualization.pictures import GAP
+from knet.visualization.segmentation import Segmentation
+from knet.visualization.text import PlainTextVisualizer
 
 NAME = "pictures_test"
 SIZE = (96, 128)
@@ -126,13 +124,13 @@ def is_grey(pixels):
 @pytest.fixture
 def labels(monkeypatch):
     """The texts drawn, in their order."""
-    texts, draw_text = [], Visualizer.draw_text
+    texts, draw_text = [], PlainTextVisualizer.draw_text
 
     def spy(self, text, *args, **kwargs):
         texts.append(text)
         return draw_text(self, text, *args, **kwargs)
 
-    monkeypatch.setattr(Visualizer, "draw_text", spy)
+    monkeypatch.setattr(PlainTextVisualizer, "draw_text", spy)
     return texts
 
 
@@ -222,17 +220,17 @@ def test_limit_takes_the_first_images_and_a_sheet_shows_all_given(dataset, tmp_p
 
 def test_labels_of_things_at_the_border_lie_inside_the_picture(dataset, monkeypatch):
     ids = np.zeros(SIZE, np.int32)
-    ids[:8, :8], ids[-8:, -8:] = 1, 2
+    ids[:10, :10], ids[-10:, -10:] = 1, 2
     segments = [{"id": i, "category_id": 9, "iscrowd": 0} for i in (1, 2)]
     dataset.register((ids, segments))
     dataset.predict((ids, segments))
-    boxes, get_image = [], Visualizer.get_output
+    boxes, get_image = [], PlainTextVisualizer.get_output
 
     def measure(self):
         boxes.extend(text.get_window_extent() for text in self.output.ax.texts)
         return get_image(self)
 
-    monkeypatch.setattr(Visualizer, "get_output", measure)
+    monkeypatch.setattr(PlainTextVisualizer, "get_output", measure)
     _, truth, _ = panels(dataset.draw()[0])
     height, width = truth.shape[:2]
     assert len(boxes) == 4
@@ -243,13 +241,15 @@ def test_labels_of_things_at_the_border_lie_inside_the_picture(dataset, monkeypa
 # ---------------------------------------------------------------------------------------- colours
 
 
-def test_a_false_positive_has_a_shade_that_no_true_instance_has():
+def test_a_false_positive_has_a_colour_that_no_true_instance_has():
     rows = np.eye(3, dtype=bool).repeat(2, axis=1)[:, None]  # three masks of two pixels each
-    truth = Segmentation(rows[[0, 1]], [{"category_id": 4}, {"category_id": 4}])
-    prediction = Segmentation(rows[[2, 1]], [{"category_id": 4}, {"category_id": 4}])
-    shades = number_instances(truth)
-    assert shades.tolist() == [0, 1]
-    assert shades_of_found(truth, shades, prediction).tolist() == [2, 1]
+    things = [{"category_id": 4, "isthing": True}] * 2
+    truth = Segmentation.from_masks(rows[[0, 1]], things, (1, 6))
+    prediction = Segmentation.from_masks(rows[[2, 1]], things, (1, 6))
+    metadata = Metadata(name="x")
+    first, second = object_colors(truth, metadata)
+    false, found = colors_of_found(truth, (first, second), prediction, metadata)
+    assert found == second and false not in (first, second)
 
 
 def test_metadata_without_colours_is_enough(dataset):

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ def load(name):
 
 
 def test_the_demo_starts_anew_in_its_own_folder(tmp_path):
-    start_clean = load("run_demo").start_clean
+    start_clean = load("train_shapes").start_clean
     folder = tmp_path / "out [1]"  # a name that glob would read otherwise
     start_clean(str(folder))
     (folder / "inference").mkdir()
@@ -42,7 +44,7 @@ def test_the_demo_starts_anew_in_its_own_folder(tmp_path):
 
 
 def test_the_demo_touches_no_other_folder(tmp_path):
-    program = load("run_demo")
+    program = load("train_shapes")
     (tmp_path / "model_final.pth").touch()
     with pytest.raises(UsageError, match="give another --output"):
         program.start_clean(str(tmp_path))
@@ -53,7 +55,7 @@ def test_the_demo_touches_no_other_folder(tmp_path):
 
 def test_the_demo_of_a_full_folder_ends_in_one_sentence(tmp_path, capsys):
     (tmp_path / "model_final.pth").touch()
-    assert load("run_demo").main(["--output", str(tmp_path)]) == 1
+    assert load("train_shapes").main(["--output", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and str(tmp_path) in captured.err
 
@@ -91,12 +93,20 @@ def test_the_demo_ends_with_the_figure_of_its_task(tiny_options, capsys, result,
         "SOLVER.MAX_ITER": 20,  # the first whose losses are kept
     }
     output = Path(options.pop("OUTPUT_DIR"))
-    assert load("run_demo").main(["--output", str(output), *pairs(options)]) == 0
-    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert load("train_shapes").main(["--output", str(output), *pairs(options)]) == 0
+    *_, told, _, command = capsys.readouterr().out.strip().splitlines()
     (name,) = tiny_options["DATASETS.TEST"]
-    assert re.fullmatch(rf"{figure}[\d.]* on {name}, pictures in {re.escape(str(output))}", last)
+    assert re.fullmatch(rf"{figure}[\d.]* on {name}, pictures in {re.escape(str(output))}", told)
     assert len(list((output / "pictures").iterdir())) == 3
     assert (output / "results.png").is_file() and (output / "losses.png").is_file()
+
+    (picture, *_) = sorted((output / "pictures").iterdir())  # the last line says how to try another
+    words = {"PICTURE": str(picture), "FOLDER": str(output / "tried")}
+    python, program, *arguments = [words.get(word, word) for word in shlex.split(command)]
+    assert Path(python).absolute() == Path(sys.executable)
+    assert Path(program).absolute() == TOOLS / "demo.py"
+    assert load("demo").main(arguments) == 0
+    assert [path.name for path in (output / "tried").glob("[!.]*")] == [picture.name]
 
 
 def test_results_of_each_kind_are_drawn_by_the_program(shapes, tmp_path, capsys):
@@ -114,6 +124,51 @@ def test_results_of_each_kind_are_drawn_by_the_program(shapes, tmp_path, capsys)
         (file,) = output.iterdir()
         pictures.append(file.read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]
+
+
+def test_names_can_be_left_out(shapes, tmp_path):
+    (record,) = DatasetCatalog.get(shapes.val)[:1]
+    folder = str(tmp_path / "out")
+    evaluate(InstanceEvaluator(shapes.val, folder), [record], [instance_truth(record)])
+    arguments = ["--dataset", shapes.val, "--predictions", folder]
+    pictures = []
+    for more in ([], ["--no-labels"]):
+        output = tmp_path / f"pictures{len(pictures)}"
+        assert load("draw_results").main([*arguments, *more, "--output", str(output)]) == 0
+        pictures.append(next(output.iterdir()).read_bytes())
+    assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize("source", ["", "metrics.json"])
+@pytest.mark.parametrize("output", [None, "new/curves.png"])
+def test_losses_are_drawn_of_a_folder_or_its_file(tmp_path, capsys, source, output):
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 19, "total_loss": 1.0}))
+    more = ["--output", str(tmp_path / output)] if output else []
+    assert load("draw_losses").main([str(tmp_path / source), *more]) == 0
+    path = tmp_path / (output or "losses.png")
+    assert capsys.readouterr().out == f"{path}\n" and path.is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["nowhere"], "nowhere does not exist: give the OUTPUT_DIR of a training"),
+        (["run"], r"metrics.json does not exist"),
+        (["run/other", "--output", "a.png"], "other has no losses yet"),
+        (["run/good", "--output", "a.jpg"], "a.jpg is no name of a PNG: let it end in .png"),
+        (["run/good", "--output", "run/good/a.png"], "cannot write run/good/a.png"),
+    ],
+)
+def test_losses_that_cannot_be_drawn_end_in_one_sentence(
+    tmp_path, monkeypatch, capsys, arguments, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "other").write_bytes(b'3\n{"iteration": 1}\n\xff\n')
+    (tmp_path / "run" / "good").write_text(json.dumps({"iteration": 19, "total_loss": 1.0}))
+    assert load("draw_losses").main(arguments) == 1
+    error = capsys.readouterr().err
+    assert sentence in error and error.startswith("draw_losses.py: ") and error.count("\n") == 1
 
 
 def test_a_data_set_that_the_config_describes_but_does_not_use(tmp_path, monkeypatch, capsys):

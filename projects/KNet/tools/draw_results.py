@@ -6,6 +6,7 @@
         --dataset shapes_panoptic_val --output output/demo/pictures
 
 A folder that holds several kinds of results shows the first of these, unless ``--kind`` names one.
+``--no-labels`` leaves out the names of classes; names too large for their object are never written.
 A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was evaluated with
 (``--config-file``).
 """
@@ -18,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 import knet  # noqa: F401 (registers the project's data sets)
 from knet.data.datasets.custom import register_custom_datasets
+from knet.encoding import write_any_text
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
 from knet.visualization import KINDS, draw_predictions
@@ -34,6 +36,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--score-threshold", type=float, default=0.3, help="instances below it are not drawn"
     )
+    parser.add_argument("--no-labels", action="store_true", help="without the names of classes")
     parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
     parser.add_argument("--config-file", default="", help="for its DATASETS.CUSTOM")
     return parser.parse_args(argv)
@@ -57,6 +60,7 @@ def register_dataset(name: str, config_file: str) -> None:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     setup_logger(name="knet")
     try:
         if args.limit is not None and args.limit < 1:
@@ -69,6 +73,7 @@ def main(argv=None) -> int:
             limit=args.limit,
             kind=args.kind,
             score_threshold=args.score_threshold,
+            labels=not args.no_labels,
         )
     except (UsageError, DatasetError) as error:
         print(f"draw_results.py: {error}", file=sys.stderr)

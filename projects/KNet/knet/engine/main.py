@@ -4,12 +4,14 @@ import difflib
 import logging
 import os
 import sys
+from argparse import Namespace
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessRaisedException
 from yaml import YAMLError
@@ -17,6 +19,7 @@ from yaml import YAMLError
 from ..config import add_knet_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
 from ..data.datasets.custom import register_custom_datasets
+from ..encoding import text_for_locale, write_any_text
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
@@ -31,6 +34,14 @@ logger = logging.getLogger(__name__)
 _WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
 
 
+class _Utf8Config(CfgNode):
+    """Reads its files as UTF-8, whatever the locale."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str):
+        return PathManager.open(filename, encoding="utf-8-sig")
+
+
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     """Detectron2's defaults, K-Net's, the file's and the command line's, in this order.
 
@@ -43,7 +54,9 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
         if not os.path.isfile(config_file):
             raise UsageError(f"--config-file {config_file} does not exist")
         try:
-            cfg.merge_from_file(config_file, allow_unsafe=False)  # runs no code of the file's
+            # runs no code of the file's
+            content = _Utf8Config.load_yaml_with_base(config_file, allow_unsafe=False)
+            cfg.merge_from_other_cfg(CfgNode(content))
         except (*_WRONG_CONFIG, AttributeError, OSError, YAMLError) as error:
             raise UsageError(
                 f"--config-file {config_file} cannot be used: {one_line(error)}"
@@ -106,7 +119,8 @@ def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
 def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
     setup_logging(cfg)
-    default_setup(cfg, args)
+    config_file = text_for_locale(args.config_file) if args.config_file else ""
+    default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
     if not args.eval_only:
         trainer = KNetTrainer(cfg)
@@ -176,3 +190,4 @@ def one_line(error: Exception) -> str:
 def setup_logging(cfg: CfgNode) -> None:
     """Log this package where Detectron2 logs itself; a second call in a process is harmless."""
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    write_any_text()

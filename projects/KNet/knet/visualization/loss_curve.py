@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import re
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -28,19 +28,35 @@ COLORS = {
 }
 
 
-def draw_losses(folder: str) -> str:
+def draw_losses(source: str, path: Optional[str] = None) -> str:
     """Draw the total loss and each kind of loss, summed over stages, over the iterations.
 
     Args:
-        folder: ``OUTPUT_DIR`` of a training; gets ``losses.png``.
+        source: ``OUTPUT_DIR`` of a training, or its ``metrics.json``.
+        path: PNG to write; ``losses.png`` beside the ``metrics.json`` if None.
 
     Returns:
         the file written.
 
     Raises:
-        UsageError: the folder has no ``metrics.json``, or none with a loss.
+        UsageError: there is no ``metrics.json``, or no loss in it; the PNG cannot be written.
     """
-    records = read_losses(os.path.join(folder, "metrics.json"))
+    metrics = os.path.join(source, "metrics.json") if os.path.isdir(source) else source
+    path = path or os.path.join(os.path.dirname(metrics), "losses.png")
+    if not path.lower().endswith(".png"):
+        raise UsageError(f"{path} is no name of a PNG: let it end in .png")
+    records = read_losses(metrics)
+    figure = _draw(records)
+    try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path} ({error.strerror}): give another file") from error
+    logger.info("Drew the losses of %d iterations into %s", records[-1]["iteration"] + 1, path)
+    return path
+
+
+def _draw(records: List[Dict]) -> Figure:
     iterations = np.array([record["iteration"] + 1 for record in records])
     curves = sum_over_stages(records)
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
@@ -62,10 +78,7 @@ def draw_losses(folder: str) -> str:
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    path = os.path.join(folder, "losses.png")
-    figure.savefig(path)
-    logger.info("Drew the losses of %d iterations into %s", iterations[-1], path)
-    return path
+    return figure
 
 
 def read_losses(path: str) -> List[Dict]:
@@ -80,15 +93,15 @@ def read_losses(path: str) -> List[Dict]:
     if not os.path.isfile(path):
         raise UsageError(f"{path} does not exist: give the OUTPUT_DIR of a training")
     records: List[Dict] = []
-    with open(path) as f:
+    with open(path, encoding="utf-8", errors="replace") as f:
         for number, line in enumerate(f, start=1):
             try:
                 record = json.loads(line)
             except ValueError:  # a run was stopped while it wrote
                 logger.warning("%s: line %d is not json, left out", path, number)
                 continue
-            if TOTAL not in record:  # of an evaluation
-                continue
+            if not isinstance(record, dict) or not {TOTAL, "iteration"} <= record.keys():
+                continue  # of an evaluation
             while records and records[-1]["iteration"] >= record["iteration"]:
                 records.pop()
             records.append(record)

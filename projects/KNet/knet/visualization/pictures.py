@@ -6,31 +6,37 @@ semantic, so no model is needed.
 Shape shorthand: H x W an image's size, h x w the size it is drawn at, in pixels.
 """
 
+import glob
 import logging
 import os
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.utils.visualizer import VisImage
 from PIL import Image
 
-from ..data.ground_truth import read_file
+from ..data.image_reading import read_image
 from ..data.training_images import load_dicts
 from ..errors import UsageError
+from ..evaluation.outputs import PREDICTIONS, data_files
+from ..files import output_names, refuse_overwriting
+from .captions import draw_captions
+from .colors import class_colors, colors_of_found, object_colors
 from .results import RESULTS, find_results
-from .segmentation_panel import Segmentation, draw_segmentation, number_instances, shades_of_found
+from .segmentation import Segmentation
+from .segmentation_panel import draw_segmentation
 
 __all__ = ["draw_contact_sheet", "draw_predictions"]
 
 logger = logging.getLogger(__name__)
 
+ENDINGS = (".png", ".jpg")
 # Sizes in pixels of the drawing
 MIN_SHORT_SIDE = 320  # smaller images are enlarged, or their labels would cover them
 MAX_LONG_SIDE = 800
-CAPTION_HEIGHT = 30
 GAP = 8  # between panels
+MASK_OPACITY = 0.7
 SHEET_WIDTH = 2000
 MAX_ROW_HEIGHT = 400
 
@@ -45,44 +51,53 @@ def draw_predictions(
     limit: Optional[int] = None,
     kind: Optional[str] = None,
     score_threshold: float = 0.3,
+    labels: bool = True,
 ) -> List[str]:
     """Draw ``image | ground truth | prediction`` of each image of a data set.
 
     Args:
         predictions_folder: of an evaluation, see :mod:`.results`.
         dataset_name: a registered data set, the one that was evaluated.
-        output_folder: gets a ``<image's name>.png`` (``.jpg`` if large) for each image.
+        output_folder: gets a ``<image's name>.png`` (``.jpg`` if large) for each image, in folders
+            as the images are (see :func:`knet.files.output_names`).
         limit: draw only so many, the first of the data set; None draws all.
         kind: "panoptic", "instance" or "semantic"; None: the first of these that the folder holds.
         score_threshold: of the instances drawn.
+        labels: whether to write the names of classes.
 
     Returns:
         the files written.
 
     Raises:
-        UsageError: the folder has no predictions, the data set is not registered or another one.
+        UsageError: the folder has no predictions, the data set is not registered or another one,
+            or a picture would be written over what is read.
         DatasetError: a file that cannot be read, or sizes that do not fit.
     """
     kind = find_results(predictions_folder, kind)
     dicts, metadata = _load_dataset(dataset_name, kind), MetadataCatalog.get(dataset_name)
     results = RESULTS[kind](predictions_folder, metadata, score_threshold)
-    dicts = [d for d in dicts if d in results][:limit]
+    dicts = [d for d in dicts if d in results]
     if not dicts:
         raise UsageError(
             f"no image of '{dataset_name}' is in {predictions_folder}/{results.FILE}: give the "
             "data set that these predictions were made on"
         )
-    os.makedirs(output_folder, exist_ok=True)
+    names = output_names([d["file_name"] for d in dicts])[:limit]
+    refuse_overwriting(
+        output_folder,
+        [name + ending for name in names for ending in ENDINGS],
+        _inputs(dicts, metadata, results.path),
+        change="folder for the pictures",
+    )
     files = []
-    for dataset_dict in dicts:
-        image = read_file(dataset_dict["file_name"], "RGB")
+    for dataset_dict, name in zip(dicts, names):
+        image = read_image(dataset_dict["file_name"])
         height, width = image.shape[:2]
         dataset_dict = {**dataset_dict, "height": height, "width": width}
+        pair = results.truth(dataset_dict), results.prediction(dataset_dict)
         stem, _ = os.path.splitext(os.path.basename(dataset_dict["file_name"]))
-        picture = _compose(
-            image, results.truth(dataset_dict), results.prediction(dataset_dict), metadata, stem
-        )
-        files.append(_save(picture, os.path.join(output_folder, stem), image.shape))
+        picture = _compose(image, *pair, metadata, stem, kind == "semantic", labels)
+        files.append(_save(picture, os.path.join(output_folder, name), image.shape))
     logger.info("Drew %d of the images of '%s' into %s", len(files), dataset_name, output_folder)
     return files
 
@@ -119,24 +134,35 @@ def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> Non
 
 
 def _compose(
-    image: np.ndarray, truth: Segmentation, prediction: Segmentation, metadata, title: str
+    image: np.ndarray,
+    truth: Segmentation,
+    prediction: Segmentation,
+    metadata,
+    title: str,
+    by_class: bool,
+    labels: bool,
 ) -> np.ndarray:
-    """Three panels with captions: (h + CAPTION_HEIGHT, 3 w + 2 GAP, 3) uint8 RGB."""
+    """Three panels below their captions: (h + captions, 3 w + 2 GAP, 3) uint8 RGB."""
     size = _drawing_size(image.shape[:2])
     smooth = cv2.INTER_CUBIC if size[0] > image.shape[0] else cv2.INTER_AREA
     image = cv2.resize(image, size[::-1], interpolation=smooth)
     truth, prediction = truth.resized(size), prediction.resized(size)
-    true_shades = number_instances(truth)
-    found_shades = shades_of_found(truth, true_shades, prediction)
-    panels = [
-        (title, image),
-        ("ground truth", draw_segmentation(image, truth, metadata, true_shades)),
-        ("prediction", draw_segmentation(image, prediction, metadata, found_shades)),
+    if by_class:
+        colors = class_colors(truth, metadata), class_colors(prediction, metadata)
+    else:
+        of_truth = object_colors(truth, metadata)
+        colors = of_truth, colors_of_found(truth, of_truth, prediction, metadata)
+    # over the image in grey, so that void is what has no colour
+    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
+    panels = [image] + [
+        draw_segmentation(grey, each, metadata, own, opacity=MASK_OPACITY, labels=labels)
+        for each, own in zip((truth, prediction), colors)
     ]
-    gap = np.full((size[0] + CAPTION_HEIGHT, GAP, 3), 255, np.uint8)
+    captions = draw_captions((title, "ground truth", "prediction"), size[1])
+    gap = np.full((len(captions[0]) + size[0], GAP, 3), 255, np.uint8)
     columns = []
-    for caption, panel in panels:
-        columns += [gap, np.concatenate((_caption(caption, size[1]), panel))]
+    for caption, panel in zip(captions, panels):
+        columns += [gap, np.concatenate((caption, panel))]
     return np.concatenate(columns[1:], axis=1)
 
 
@@ -147,21 +173,23 @@ def _drawing_size(size: Tuple[int, int]) -> Tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _caption(text: str, width: int) -> np.ndarray:
-    """A white strip with the text in its middle: (CAPTION_HEIGHT, width, 3) uint8."""
-    strip = VisImage(np.full((CAPTION_HEIGHT, width, 3), 255, np.uint8))
-    strip.ax.text(width / 2, CAPTION_HEIGHT / 2, text, size=11, ha="center", va="center")
-    return strip.get_image()
-
-
 def _save(picture: np.ndarray, stem: str, image_shape: Tuple[int, ...]) -> str:
     """As PNG, or as JPEG where that of a photograph would be megabytes; returns the file."""
-    if min(image_shape[:2]) < MIN_SHORT_SIDE:
-        file, options = f"{stem}.png", {}
-    else:
-        file, options = f"{stem}.jpg", {"quality": 90}
+    png, jpg = ENDINGS
+    file, options = (
+        (stem + png, {}) if min(image_shape[:2]) < MIN_SHORT_SIDE else (stem + jpg, {"quality": 90})
+    )
+    os.makedirs(os.path.dirname(file), exist_ok=True)
     Image.fromarray(picture).save(file, **options)
     return file
+
+
+def _inputs(dicts: Sequence[Dict], metadata, results_json: str) -> Iterator[str]:
+    """Every file that the pictures are made from."""
+    yield from data_files(dicts, metadata)
+    yield results_json
+    pngs = os.path.join(os.path.dirname(results_json), PREDICTIONS)
+    yield from glob.iglob(os.path.join(glob.escape(pngs), "**", "*.png"), recursive=True)
 
 
 def _load_dataset(name: str, kind: str) -> List[Dict]:

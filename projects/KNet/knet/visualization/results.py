@@ -15,7 +15,7 @@ from ..data.ground_truth import read_ground_truth, read_panoptic_rows
 from ..errors import DatasetError, UsageError
 from ..evaluation.classes import pixel_classes, thing_ids
 from ..evaluation.coco_truth import objects_of
-from .segmentation_panel import Segmentation
+from .segmentation import Segmentation
 
 __all__ = ["KINDS", "RESULTS", "Results", "find_results"]
 
@@ -49,7 +49,7 @@ class Results:
         self.metadata = metadata
         self.score_threshold = score_threshold
         try:
-            with open(self.path) as f:
+            with open(self.path, encoding="utf-8") as f:
                 self.by_image = self._by_image(json.load(f))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{self.path} is no json of predictions: {ADVICE}") from error

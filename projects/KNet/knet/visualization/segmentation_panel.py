@@ -1,137 +1,176 @@
-"""One panel of a picture: segments over their image, with names, in steady colours.
+"""Segments over their image: masks and outlines in given colours, names where there is room.
 
-An instance has the colour of its class in a shade of its own; a predicted one takes the shade of
-the true one that it found, so that prediction and truth can be compared by eye.
+Detectron2's Visualizer draws the names; its masks are polygons, which fill holes and take most of
+its time, so masks are painted here pixel by pixel.
 
-Shape shorthand: S segments of one image, H x W its size, h x w the size it is drawn at, in pixels.
+Shape shorthand: S segments of one image, H x W its size in pixels.
 """
 
-import math
-from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple
+import unicodedata
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
-from detectron2.utils.colormap import colormap
-from detectron2.utils.visualizer import Visualizer
+from matplotlib import rcParams
 
-__all__ = ["Segmentation", "draw_segmentation", "number_instances", "shades_of_found"]
+from .colors import Color, lighter
+from .segmentation import Segmentation
+from .text import PlainTextVisualizer
 
-FONT_SIZE = 8  # points
-MIN_LABEL_AREA = 250  # pixels; a smaller segment would vanish behind its label
-MASK_OPACITY = 0.7
-# How far each next instance of a class is mixed with white (above 0) or black
-SHADES = (0.0, 0.35, -0.3, 0.55, -0.5, 0.18, -0.15)
-LIGHT = 1  # the shade of outlines and names
-MATCH_IOU = 0.5  # above it a prediction counts as found, as in panoptic quality
+__all__ = ["draw_segmentation"]
 
-
-@dataclass
-class Segmentation:
-    """The segments of one image; they may overlap.
-
-    Attributes:
-        masks: (S, H, W) bool.
-        segments: S dicts with the contiguous ``category_id``, ``isthing``, perhaps ``score`` (0..1)
-            and ``iscrowd``.
-    """
-
-    masks: np.ndarray
-    segments: List[Dict]
-
-    @classmethod
-    def from_masks(
-        cls, masks: Sequence[np.ndarray], segments: List[Dict], size: Tuple[int, int]
-    ) -> "Segmentation":
-        """
-        Args:
-            masks: S of (H, W), bool or 0 and 1.
-            segments: what they are.
-            size: H and W, which no mask tells where S is 0.
-        """
-        stacked = np.zeros((len(masks), *size), dtype=bool)
-        for row, mask in zip(stacked, masks):
-            row[:] = mask
-        return cls(stacked, segments)
-
-    def areas(self) -> np.ndarray:
-        """(S,) pixels of each segment."""
-        return self.masks.sum(axis=(1, 2))
-
-    def resized(self, size: Tuple[int, int]) -> "Segmentation":
-        """The same at another (height, width), by the nearest pixel."""
-        rows, columns = (
-            ((np.arange(new) + 0.5) * old / new).astype(int)
-            for new, old in zip(size, self.masks.shape[1:])
-        )
-        return Segmentation(self.masks[:, rows[:, None], columns], self.segments)
-
-
-# ---------------------------------------------------------------------------------------- drawing
+# Fonts (in points) and lines grow with the side of the image, if it were a square
+MIN_FONT_SIZE, PIXELS_PER_POINT = 8, 110
+PIXELS_PER_LINE = 900
+LETTER_WIDTH = 0.6  # of the font's height, about; letters of CJK are square
+MIN_LETTERS = 20  # that are written even if their object is narrower
+LABEL_SHARE = 0.5  # of a segment that its label may cover; of a smaller one it is left out
 
 
 def draw_segmentation(
-    image: np.ndarray, segmentation: Segmentation, metadata, shades: Sequence[int]
+    image: np.ndarray,
+    segmentation: Segmentation,
+    metadata,
+    colors: Sequence[Color],
+    *,
+    opacity: float = 0.5,
+    labels: bool = True,
 ) -> np.ndarray:
-    """Draw segments and their names over the image in grey, so that void is what has no colour.
-
-    Detectron2's ``draw_panoptic_seg`` colours instances at random, differently in each picture,
-    and fills their holes, so its parts are used here one by one.
+    """Draw segments, large ones first, and over them the names of those that can carry one.
 
     Args:
-        image: (h, w, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         segmentation: of the same size.
-        metadata: the data set's, with class names and colours.
-        shades: (S,) number of each segment among those of its class.
+        metadata: the data set's, with the names of classes.
+        colors: (S,) of the segments.
+        opacity: of the masks, 0 to 1.
+        labels: whether to write names.
 
     Returns:
-        (h, w, 3) uint8.
+        (H, W, 3) uint8.
     """
-    grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
-    visualizer = Visualizer(grey, metadata)
+    canvas = np.array(image, dtype=np.uint8)
     areas = segmentation.areas()
-    drawn = [i for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
-    labels = []
-    for i in drawn:
-        segment = segmentation.segments[i]
-        name, base = _name_and_color(segment, metadata)
-        mask = segmentation.masks[i]
-        color = _shade(base, shades[i])
-        visualizer.draw_binary_mask(mask, color=color, alpha=MASK_OPACITY, area_threshold=0)
-        _draw_outline(visualizer, mask, color)
-        if areas[i] >= MIN_LABEL_AREA:
-            labels.append((_label(name, segment), mask, _shade(base, LIGHT)))
-    for text, mask, color in labels:  # over all masks
-        _draw_label(visualizer, text, mask, color)
+    order = [i for i in np.argsort(-areas, kind="stable") if areas[i] > 0]
+    for i in order:
+        _paint(canvas, segmentation.masks[i], segmentation.boxes[i], colors[i], opacity)
+    if not labels:
+        return canvas
+    placed = _place_labels(segmentation, metadata, areas, order)
+    if not placed:
+        return canvas
+    visualizer = PlainTextVisualizer(canvas, metadata)
+    for i, text, position in placed:
+        color = lighter(colors[i])
+        visualizer.draw_text(text, position, font_size=_font_size(segmentation.size), color=color)
     return visualizer.get_output().get_image()
 
 
-def _draw_outline(visualizer: Visualizer, mask: np.ndarray, color: Tuple[float, ...]) -> None:
-    """A line around the mask and around its holes."""
-    contours = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[-2]
-    for contour in contours:
-        middles = contour[:, 0] + 0.5  # OpenCV counts pixels, the picture runs from edge to edge
-        visualizer.draw_polygon(middles, color, edge_color=_shade(color, LIGHT), alpha=0)
-
-
-def _draw_label(
-    visualizer: Visualizer, text: str, mask: np.ndarray, color: Tuple[float, ...]
+def _paint(
+    canvas: np.ndarray, mask: np.ndarray, box: np.ndarray, color: Color, opacity: float
 ) -> None:
-    """Write the text where the mask is widest, but never out of the picture.
+    """Tint the mask's pixels, and draw a line along its border and the borders of its holes."""
+    top, left, bottom, right = box
+    region = canvas[top:bottom, left:right]
+    tint = (1 - opacity) * np.arange(256)[:, None] + opacity * 255 * np.array(color)
+    tinted = cv2.LUT(region, np.rint(tint).astype(np.uint8)[None])  # (1, 256, 3): of each channel
+    np.copyto(region, tinted, where=mask[..., None])
+    contours = cv2.findContours(
+        np.pad(mask, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )[-2]
+    line = [255 * c for c in lighter(color)]
+    width = max(1, round(_length(canvas.shape) / PIXELS_PER_LINE))
+    offset = (int(left) - 1, int(top) - 1)
+    cv2.drawContours(canvas, contours, -1, line, width, cv2.LINE_8, offset=offset)
+
+
+def _length(size: Tuple[int, ...]) -> float:
+    """The side of a square as large as the image, in pixels."""
+    return float(size[0] * size[1]) ** 0.5
+
+
+def _font_size(size: Tuple[int, int]) -> float:
+    """In points."""
+    return max(MIN_FONT_SIZE, _length(size) / PIXELS_PER_POINT)
+
+
+# ------------------------------------------------------------------------------------------- labels
+
+
+def _place_labels(
+    segmentation: Segmentation, metadata, areas: np.ndarray, order: Sequence[int]
+) -> List[Tuple[int, str, Tuple[float, float]]]:
+    """(segment, text, middle of its upper edge) of the labels to draw, none upon another."""
+    placed, taken = [], []
+    pixels = _font_size(segmentation.size) * rcParams["figure.dpi"] / 72
+    letter = LETTER_WIDTH * pixels
+    widths = segmentation.boxes[:, 3] - segmentation.boxes[:, 1]
+    for i in order:
+        room = min(max(widths[i], MIN_LETTERS * letter), segmentation.size[1] - 4)
+        lines = _label(segmentation.segments[i], metadata).split("\n")
+        text = "\n".join(_shortened(line, room / letter) for line in lines)
+        width = min(letter * max(map(_letters, lines)), room) + 4
+        height = 1.2 * pixels * len(lines) + 2
+        if areas[i] * LABEL_SHARE < width * height:
+            continue
+        box = _label_box(segmentation, i, width, height, taken)
+        if box is not None:
+            taken.append(box)
+            placed.append((i, text, ((box[0] + box[2]) / 2, box[1])))
+    return placed
+
+
+def _label_box(
+    segmentation: Segmentation,
+    i: int,
+    width: float,
+    height: float,
+    taken: Sequence[Tuple[float, ...]],
+) -> Optional[Tuple[float, ...]]:
+    """Left, top, right, bottom where the mask is widest, or a few lines off if that is taken.
 
     The median of a mask, which Detectron2 takes, may lie outside of it (a ring, a bent road).
+
+    Returns:
+        the box within the image; None if there is no room.
     """
-    height, width = mask.shape
+    mask, (top, left, _, _) = segmentation.masks[i], segmentation.boxes[i]
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
-    y, x = np.unravel_index(depth.argmax(), depth.shape)
-    pixels = FONT_SIZE * visualizer.output.fig.dpi / 72
-    half_text = 0.3 * pixels * len(text) + 2  # a letter is about 0.6 of its height wide
-    x = min(max(x, half_text), width - half_text)
-    y = min(max(y - pixels / 2, 2), height - pixels - 2)  # of the text's upper edge
-    visualizer.draw_text(text, (x, y), font_size=FONT_SIZE, color=color)
+    # of a band that is everywhere as wide its middle, not its end
+    widest = np.argwhere(depth >= 0.95 * depth.max())
+    row, column = widest[np.square(widest - widest.mean(axis=0)).sum(axis=1).argmin()]
+    for shift in (0, 1, -1, 2, -2):
+        middle = int(row + shift * height)
+        if not (0 <= middle < len(mask) and mask[middle, column]):
+            continue
+        x = min(max(left + column, width / 2), segmentation.size[1] - width / 2)
+        y = min(max(top + middle, height / 2), segmentation.size[0] - height / 2)
+        box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+        if not any(_overlap(box, other) for other in taken):
+            return box
+    return None
 
 
-def _label(name: str, segment: Dict) -> str:
+def _overlap(a: Tuple[float, ...], b: Tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _letters(line: str) -> float:
+    """The width of a line in Latin letters."""
+    square = sum(unicodedata.east_asian_width(c) in "FW" for c in line)
+    return len(line) + square * (1 / LETTER_WIDTH - 1)
+
+
+def _shortened(line: str, limit: float) -> str:
+    """A line of so many letters at most, its middle left out."""
+    if _letters(line) <= limit:
+        return line
+    kept = max(0, int(limit * len(line) / _letters(line)) - 1)
+    return line[: kept - kept // 2] + "\u2026" + line[len(line) - kept // 2 :]
+
+
+def _label(segment: Dict, metadata) -> str:
+    name = _class_name(segment, metadata)
     if segment.get("iscrowd"):
         return f"{name} (crowd)"
     if segment["isthing"] and "score" in segment:
@@ -139,54 +178,11 @@ def _label(name: str, segment: Dict) -> str:
     return name
 
 
-# ------------------------------------------------------------------------------------------ colours
-
-
-def _name_and_color(segment: Dict, metadata) -> Tuple[str, Tuple[float, ...]]:
-    """Name and colour (RGB, 0..1) of a segment's class."""
-    kind, category = "thing" if segment["isthing"] else "stuff", segment["category_id"]
-    colors = metadata.get(f"{kind}_colors")
-    if not colors:  # Detectron2 does not ask for them
-        colors = colormap(rgb=True, maximum=255)
-    color = colors[category % len(colors)]
-    return metadata.get(f"{kind}_classes")[category], tuple(float(c) / 255 for c in color)
-
-
-def _shade(color: Tuple[float, ...], number: int) -> Tuple[float, ...]:
-    """The colour (RGB, 0..1) of the instance with this number in its class."""
-    share = SHADES[number % len(SHADES)]
-    target = 1.0 if share > 0 else 0.0
-    return tuple(c + abs(share) * (target - c) for c in color)
-
-
-def number_instances(segmentation: Segmentation) -> np.ndarray:
-    """(S,) number of each segment among those of its class: 0, 1, ... in the order given."""
-    counts: Dict[int, int] = {}
-    numbers = np.zeros(len(segmentation.segments), dtype=int)
-    for i, segment in enumerate(segmentation.segments):
-        numbers[i] = counts.get(segment["category_id"], 0)
-        counts[segment["category_id"]] = numbers[i] + 1
-    return numbers
-
-
-def shades_of_found(
-    truth: Segmentation, true_shades: np.ndarray, prediction: Segmentation
-) -> np.ndarray:
-    """(S,) of the prediction: the shade of the true segment that it found, else one of its own."""
-    pixels = math.prod(truth.masks.shape[1:])
-    rows = [each.masks.reshape(-1, pixels).astype(np.float32) for each in (truth, prediction)]
-    shared = rows[0] @ rows[1].T  # (S of the truth, S) pixels; sums of 0 and 1 are exact
-    union = truth.areas()[:, None] + prediction.areas() - shared
-    iou = shared / np.maximum(union, 1)
-    true_class, found_class = (
-        np.array([s["category_id"] for s in each.segments], dtype=int)
-        for each in (truth, prediction)
-    )
-    found = (iou > MATCH_IOU) & (true_class[:, None] == found_class)
-    # the shades that the truth uses come first, those of false positives behind them
-    shades = number_instances(prediction)
-    shades += np.array([(true_class == c).sum() for c in found_class], dtype=int)
-    # where nothing overlaps, two IoUs above a half exclude that a segment is found twice
-    true_row, column = np.nonzero(found)
-    shades[column] = true_shades[true_row]
-    return shades
+def _class_name(segment: Dict, metadata) -> str:
+    """Of the list of its kind, else of the other one (which may hold all), else the number."""
+    kinds = ("thing", "stuff") if segment["isthing"] else ("stuff", "thing")
+    for kind in kinds:
+        names = metadata.get(f"{kind}_classes") or ()
+        if segment["category_id"] < len(names):
+            return str(names[segment["category_id"]])
+    return str(segment["category_id"])
