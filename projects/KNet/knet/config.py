@@ -185,7 +185,9 @@ def _add_data_and_solver(cfg: CN) -> None:
     # panoptic: {NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON, INSTANCES_JSON (optional)},
     # instance: {NAME, IMAGE_ROOT, INSTANCES_JSON},
     # semantic: {NAME, IMAGE_ROOT, LABEL_ROOT, CLASSES, IGNORE_LABEL (optional, 255)};
-    # relative paths start at the environment variable DETECTRON2_DATASETS (default: datasets)
+    # relative paths start at the environment variable DETECTRON2_DATASETS (default: datasets).
+    # Images to predict on alone, in DATASETS.TEST, need no PANOPTIC_ROOT or LABEL_ROOT, and no
+    # annotations in their json
     cfg.DATASETS.CUSTOM = []
 
     # Learning-rate factor of the backbone (without its feature pyramid)

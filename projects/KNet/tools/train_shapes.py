@@ -1,28 +1,34 @@
 #!/usr/bin/env python
-"""The demo: train a small K-Net on the built-in shapes, evaluate it, draw what it sees.
+"""``make demo``: train a small K-Net on the built-in shapes, evaluate it, draw what it sees.
 
-    python projects/KNet/tools/run_demo.py
-    python projects/KNet/tools/run_demo.py --config-file configs/demo/knet_instance_shapes.yaml
+    python projects/KNet/tools/train_shapes.py
+    python projects/KNet/tools/train_shapes.py --config-file configs/demo/knet_instance_shapes.yaml
 
 Panoptic unless a config of another task is given. Minutes on a CPU, nothing to download. The folder
 (``OUTPUT_DIR`` of the config, or ``--output``) gets results.png, losses.png, pictures/ and all that
-a training leaves. Repeated, it starts anew.
+a training leaves. Repeated, it starts anew. ``demo.py`` tries the model on other pictures.
 """
 
 import argparse
 import glob
+import itertools
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, Iterable, List, NamedTuple
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import verify_results
 
+from knet.data.datasets.custom import register_custom_datasets
+from knet.encoding import write_any_text
 from knet.engine.main import load_config, prepare, run, setup_logging
 from knet.errors import DatasetError, UsageError
+from knet.evaluation import inference_folder
 from knet.visualization import draw_contact_sheet, draw_losses, draw_predictions
 
 CONFIG = Path(__file__).resolve().parents[3] / "configs" / "demo" / "knet_panoptic_shapes.yaml"
@@ -69,11 +75,15 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def start_clean(folder: str) -> None:
+def start_clean(folder: str, data: Iterable[str] = ()) -> None:
     """Make the folder, or remove from it what an earlier demo left.
 
+    Args:
+        folder: of the run.
+        data: files and folders that the run reads.
+
     Raises:
-        UsageError: it holds something that no demo made.
+        UsageError: it holds something that no demo made, or the data.
     """
     marker = os.path.join(folder, MARKER)
     is_empty = not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
@@ -83,12 +93,24 @@ def start_clean(folder: str) -> None:
         )
     os.makedirs(folder, exist_ok=True)
     Path(marker).touch()
-    for pattern in RUN_FILES:
-        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            else:
-                os.remove(path)
+    patterns = (os.path.join(glob.escape(folder), pattern) for pattern in RUN_FILES)
+    paths = [path for pattern in patterns for path in glob.glob(pattern)]
+    for path, read in itertools.product(paths, data):
+        if Path(os.path.realpath(read)).is_relative_to(os.path.realpath(path)):
+            raise UsageError(f"the demo reads {read}, which it would remove: give another --output")
+    for path in paths:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def data_of(cfg: CfgNode) -> List[str]:
+    """The files and folders of the data sets of a config."""
+    register_custom_datasets(cfg)
+    keys = ("image_root", "panoptic_root", "sem_seg_root", "panoptic_json", "json_file")
+    sets = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)]
+    return [metadata.get(key) for metadata in sets for key in keys if metadata.get(key)]
 
 
 def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
@@ -106,7 +128,7 @@ def train_and_evaluate(cfg: CfgNode, args: argparse.Namespace) -> Dict:
 def draw(cfg: CfgNode, dataset: str, kind: str) -> None:
     """Draw some results of the data set, a sheet of the first ones, and the losses."""
     files = draw_predictions(
-        os.path.join(cfg.OUTPUT_DIR, "inference", dataset),
+        inference_folder(cfg.OUTPUT_DIR, dataset),
         dataset,
         os.path.join(cfg.OUTPUT_DIR, "pictures"),
         limit=NUM_PICTURES,
@@ -127,6 +149,7 @@ def compare_with_expected(cfg: CfgNode, expected: List, results: Dict) -> None:
 
 def main(argv=None) -> int:
     args = parse_args(argv)
+    write_any_text()
     try:
         cfg = load_config(args.config_file, args.opts)
         # of the settings in the file, not of others
@@ -135,7 +158,7 @@ def main(argv=None) -> int:
             cfg.OUTPUT_DIR = args.output
         if not cfg.DATASETS.TEST:
             raise UsageError("DATASETS.TEST is empty: name a data set whose results to show")
-        start_clean(cfg.OUTPUT_DIR)
+        start_clean(cfg.OUTPUT_DIR, data_of(cfg))
         results = train_and_evaluate(cfg, args)
         dataset = cfg.DATASETS.TEST[0]
         all_results = results
@@ -143,12 +166,23 @@ def main(argv=None) -> int:
         task = next(task for task in TASKS if task.result in results)
         draw(cfg, dataset, task.kind)
     except (UsageError, DatasetError) as error:
-        print(f"run_demo.py: {error}", file=sys.stderr)
+        print(f"train_shapes.py: {error}", file=sys.stderr)
         return 1
     quality = results[task.result][task.metric]
     print(f"{task.figure} {quality:.1f} on {dataset}, pictures in {cfg.OUTPUT_DIR}")
     compare_with_expected(cfg, expected, all_results)
+    demo, weights = Path(__file__).with_name("demo.py"), Path(cfg.OUTPUT_DIR) / "model_final.pth"
+    python, demo, weights = (_from_here(path) for path in (sys.executable, demo, weights))
+    print("To try the model on a picture of your own:")
+    print(f"    {python} {demo} --weights {weights} --input PICTURE --output FOLDER")
     return 0
+
+
+def _from_here(path) -> str:
+    """A path as one types it in the working folder, for the command line."""
+    path = Path(os.path.abspath(path))  # links stay: that of an environment's Python counts
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 if __name__ == "__main__":
