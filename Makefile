@@ -2,33 +2,31 @@
 # make test   lint and test
 # make clean  remove what the two made, the environment too
 #
-# Both set up .venv first if it is missing or older than the requirements. They need a Python 3.10;
-# name one with PYTHON=... if none is found.
+# Both set up .venv first if it is missing or older than the requirements (docs/install.md):
+#   PYTHON=python3.10   with this Python, by name or path; else python3, or the newest that is found
+#   TORCH_INDEX=<URL>   with torch from this package index, e.g. one of builds without GPU support
+#   VENV=<folder>       there instead of in .venv
 
 VENV := .venv
-READY := $(VENV)/.ready
+
+# any Python starts the program, which finds the right one; some names on PATH may not run
+ANY_PYTHON = $(shell for name in $(PYTHON) python3 python $${PYENV_ROOT:-~/.pyenv}/versions/3*/bin/python; do \
+    $$name -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && echo $$name && break; done)
 
 .PHONY: demo test setup clean
 
-demo: $(READY)
-	$(VENV)/bin/python projects/KNet/tools/run_demo.py
+demo: setup
+	$(VENV)/bin/python projects/KNet/tools/train_shapes.py
 
-test: $(READY)
+test: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-setup: $(READY)
-
-$(READY): requirements.txt requirements-dev.txt setup.py pyproject.toml
-	@set -e; \
-	python=$$(PYTHON="$(PYTHON)" sh projects/KNet/tools/find_python.sh); \
-	echo "Setting up $(VENV) with $$python"; \
-	rm -f $(READY); \
-	[ -x $(VENV)/bin/python ] || $$python -m venv --clear $(VENV); \
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; \
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .; \
-	touch $(READY)
+setup:
+	@$(or $(ANY_PYTHON),$(error no Python is found: install 3.10 or newer, or name one with PYTHON=/path/to/python3)) \
+	    projects/KNet/tools/set_up.py --venv "$(VENV)" \
+	    $(if $(PYTHON),--python "$(PYTHON)") $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
 
 clean:
 	rm -rf $(VENV) output/demo datasets/shapes

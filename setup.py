@@ -19,24 +19,33 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="knet-detectron2",
-    version="0.2.0",
+    version="0.3.0",
     description="K-Net: unified image segmentation for Detectron2",
     license="Apache-2.0",
     cmdclass={"build_py": BuildWithConfigs},
     package_dir={"": "projects/KNet"},
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
     python_requires=">=3.10",
-    # torch, torchvision and detectron2 must match each other: requirements.txt pins a set that does
+    # Not here: torch, torchvision and detectron2, which must match each other, and COCO's panoptic
+    # tool, which as released asks for NumPy 1. projects/KNet/tools/set_up.py installs them.
     install_requires=[
         "fvcore",
         "iopath",
         "matplotlib",
         "numpy",
         "opencv-python-headless",
-        "panopticapi-lite",
+        "pillow",
+        "portalocker",
         "pycocotools",
         "scipy",
         "tabulate",
+        "tqdm",
     ],
-    extras_require={"timm": ["timm"], "cityscapes": ["cityscapesscripts"]},
+    extras_require={
+        "cityscapes": ["cityscapesscripts"],
+        "ray": ["ray[data]"],
+        "safetensors": ["safetensors"],
+        "timm": ["timm"],
+        "video": ["av"],
+    },
 )

@@ -261,7 +261,8 @@ def module_of(class_: bytes) -> bytes:
 
 def test_a_module_of_a_changed_source_is_not_brought_to_life(tmp_path):
     path = write_legacy(tmp_path, module_of(b"ctorch.nn.modules.linear\nLinear\n"))
-    with pytest.warns(torch.serialization.SourceChangeWarning):
+    # from Python 3.13 on there is no source to compare with, which is warned about otherwise
+    with pytest.warns((torch.serialization.SourceChangeWarning, UserWarning)):
         assert load_file(path) is None
 
 

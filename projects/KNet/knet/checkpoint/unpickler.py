@@ -200,6 +200,7 @@ def _known_names() -> Dict[Tuple[str, str], Any]:
 _FORGOTTEN = [
     *(("datetime", name) for name in ("date", "time", "datetime", "timedelta", "timezone")),
     *(("pathlib", name) for name in ("PurePosixPath", "PosixPath", "WindowsPath")),
+    *(("pathlib._local", name) for name in ("PurePosixPath", "PosixPath", "WindowsPath")),  # 3.13
     *((module, "_reconstructor") for module in ("copyreg", "copy_reg")),
 ]
 
