@@ -71,3 +71,8 @@ except SystemExit as end:
     _, err = run(code)
     lines = [line for line in err.splitlines() if line.startswith("draw_losses.py: ")]
     assert len(lines) == 1 and "\\u0447" in lines[0] and "Traceback" not in err
+
+
+def test_it_is_told_once_that_names_of_files_may_be_misread():
+    code = "from knet.encoding import write_any_text; write_any_text(); write_any_text()"
+    assert run(code)[1].count("set PYTHONUTF8=1") == 1

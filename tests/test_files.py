@@ -2,10 +2,19 @@
 
 import os
 
+import portalocker
 import pytest
 
 from knet.errors import UsageError
-from knet.files import distinct_names, file_name_of, output_names, refuse_overwriting, relative_name
+from knet.files import (
+    alone_in,
+    distinct_names,
+    file_name_of,
+    output_names,
+    refuse_overwriting,
+    relative_name,
+    replacing,
+)
 
 
 @pytest.mark.parametrize(
@@ -110,3 +119,65 @@ def test_a_link_does_not_lead_out(tmp_path, make):
     make(out, tmp_path / "elsewhere")
     with pytest.raises(UsageError, match=r"sub/a\.png is a link to .*elsewhere"):
         refuse_overwriting(str(out), ["sub/a.png"], [], change="--output")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda out: out.touch(),
+        lambda out: (out.mkdir(), (out / "sub").touch()),
+        lambda out: (out / "sub" / "a.png").mkdir(parents=True),
+    ],
+    ids=["a file called as the folder", "as a folder in it", "a folder called as a file"],
+)
+def test_folders_and_files_of_the_same_name(tmp_path, make):
+    out = tmp_path / "out"
+    make(out)
+    for folder, output in ((out, "sub/a.png"), (out / "sub", "a.png")):
+        with pytest.raises(UsageError, match=r"is (no|a) folder, .* or choose another --output"):
+            refuse_overwriting(str(folder), [output], [], change="--output")
+
+
+def test_two_processes_that_write_one_file_do_not_mix_it(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+    with replacing(path) as ours:
+        ours.write_text("ours")
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        with replacing(path) as theirs:
+            theirs.write_text("theirs")
+        assert path.read_text() == "theirs"
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path):
+    lock = tmp_path / "lock"
+    with (
+        alone_in(tmp_path, lock),
+        pytest.raises(UsageError, match=f"another run is writing to {tmp_path}: wait"),
+        alone_in(tmp_path, lock),
+    ):
+        pass
+    with alone_in(tmp_path, lock):
+        pass
+
+
+def test_a_disk_without_locks_is_used_without(tmp_path, monkeypatch, caplog):
+    def unsupported(*_):
+        raise portalocker.LockException("no locks available")
+
+    monkeypatch.setattr(portalocker, "lock", unsupported)
+    with alone_in(tmp_path, tmp_path / "lock"):
+        assert "has no locks: start no other run there" in caplog.text
+
+
+def test_a_file_takes_the_place_of_another_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    for text in ("one", "two"):
+        with replacing(path) as part:
+            part.write_text(text)
+        assert path.read_text() == text
+    with pytest.raises(OSError, match="full"), replacing(path) as part:
+        part.write_text("half")
+        raise OSError("the disk is full")
+    assert [(file, file.read_text()) for file in path.parent.iterdir()] == [(path, "two")]

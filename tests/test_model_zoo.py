@@ -82,6 +82,26 @@ def test_published_weights_at_full_size(name, official, opts, tmp_path):
             assert torch.equal(loaded[key], tensor), key
 
 
+@pytest.mark.parametrize(
+    "official, num_things, first, last",
+    [
+        ("det__knet__knet_s3_r50_fpn_1x_coco-panoptic", 80, (1, "person"), (200, "rug-merged")),
+        ("det__knet__knet_s3_r50_fpn_1x_coco", 80, (1, "person"), (90, "toothbrush")),
+        ("seg__knet__knet_s3_fcn_r50-d8_80k_adamw_ade20k", 0, (0, "wall"), (149, "flag")),
+        (  # without kernel update
+            "seg__baselines__fcn_r50-d8_512x512_80k_8x2_adamw_ade20k",
+            *(0, (0, "wall"), (149, "flag")),
+        ),
+    ],
+)
+def test_a_published_file_alone_is_a_model(official, num_things, first, last, tmp_path):
+    file = key_lists.official(official, values=True)
+    weights = models.save(tmp_path / "official.pth", file)
+    classes = model_zoo.load_model(weights, device="cpu").info.classes
+    assert sum(each.isthing for each in classes) == num_things
+    assert [(each.dataset_id, each.name) for each in (classes[0], classes[-1])] == [first, last]
+
+
 def test_incomplete_weights_are_refused(tmp_path):
     state = models.build(PANOPTIC).state_dict()
     state.pop("kernel_head.semantic_kernels.bias")
@@ -96,7 +116,11 @@ def test_what_load_model_needs():
         model_zoo.load_model(PANOPTIC, "")
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="there is no GPU"):
-            model_zoo.load_model(PANOPTIC, "weights.pth", device="cuda")
+            model_zoo.load_model(PANOPTIC, "weights.pth", device=torch.device("cuda"))
+    with pytest.raises(UsageError, match="device 'gpu' is unknown"):
+        model_zoo.load_model(PANOPTIC, "weights.pth", device="gpu")
+    with pytest.raises(UsageError, match=r"weights\.pth not found!; name a file of weights"):
+        model_zoo.load_model(PANOPTIC, "weights.pth", device="cpu")
 
 
 def test_a_trained_model_loads_where_its_data_is_not(tiny_config, shapes, tmp_path):

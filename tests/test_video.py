@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from knet.errors import DatasetError, UsageError
-from knet.video import Frame, VideoReader, camera_frames, write_video
+from knet.predictor import Prediction
+from knet.video import Frame, VideoReader, camera_frames, predict_frames, write_video
 
 av = pytest.importorskip("av", reason="PyAV is not installed")
 
@@ -144,6 +145,48 @@ def test_a_video_that_is_cut_off_is_told(tmp_path):
     cut.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
     with pytest.raises(DatasetError, match="is damaged behind frame"):
         read(cut)
+
+
+def written_as_mkv(path, count):
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        output.start_encoding()
+        for frame in frames(count):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(frame.image, format="rgb24")))
+        output.mux(stream.encode() if count else [])
+    return path
+
+
+def test_a_video_of_no_frame_is_told(tmp_path):
+    with pytest.raises(DatasetError, match=r"cannot read the video .*: end of file"):
+        VideoReader(str(written_as_mkv(tmp_path / "video.mkv", 0)))
+
+
+def test_a_video_that_ends_too_early_is_told(tmp_path, caplog):
+    whole, cut = written_as_mkv(tmp_path / "whole.mkv", 30), tmp_path / "cut.mkv"
+    with VideoReader(str(whole)) as reader:
+        assert reader.num_frames == 30 == len(list(reader))
+    assert caplog.text == ""
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    assert 0 < len(read(cut)) < 25
+    assert "of 1.2 seconds: it may be cut off" in caplog.text
+
+
+def test_frames_that_the_model_cannot_take_are_told():
+    class Refuses:
+        def stream(self, images, workers):
+            for i, image in enumerate(images):
+                error = DatasetError("too thin") if i == 2 else None
+                yield Prediction(image, image, {"number": i}, error)
+
+    made = frames()
+    found = list(predict_frames(Refuses(), made[:2]))
+    assert [frame.time for frame, _ in found] == [frame.time for frame in made[:2]]
+    assert [result["number"] for _, result in found] == [0, 1]
+    with pytest.raises(DatasetError, match="too thin"):
+        list(predict_frames(Refuses(), made))
 
 
 @pytest.mark.parametrize("name", ["video.avi", "video", "video.jpg"])

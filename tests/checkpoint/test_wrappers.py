@@ -4,14 +4,16 @@ import logging
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from knet.checkpoint import from_official
 from knet.checkpoint.convert import convert_file
 from knet.checkpoint.recognize import find_weights
 from knet.engine.checkpointer import KNetCheckpointer
 from knet.errors import UsageError
-from tests.checkpoint import models
+from tests.checkpoint import key_lists, models
 from tests.checkpoint.models import FCN, PANOPTIC
 from tests.tiny_model import tiny_model
 
@@ -112,6 +114,11 @@ BOTH = {
             **under("model.", weights()),
         }
     },
+    "Unbiased Teacher": {
+        "model": {**under("modelTeacher.", weights(AVERAGE)), **under("modelStudent.", weights())}
+    },
+    "other than averages": {"model": weights(), "model_best": weights(AVERAGE)},
+    "numbers among the keys": {0: {"lr": 0.1}, "model": weights(), "ema": weights(AVERAGE)},
     "two networks": {"teacher": weights(AVERAGE), "student": under("module.", weights())},
 }
 
@@ -156,6 +163,35 @@ def test_a_module_that_is_called_as_a_wrapper_keeps_its_name(prefix, tmp_path, c
     theirs = Holder(1)
     model, _ = loaded(under(prefix, theirs.state_dict()), tmp_path, caplog, Holder(2))
     models.assert_same(model, theirs)
+
+
+# ----------------------------------------------------------------------------------- backbones
+
+with torch.device("meta"):
+    RESNET, ITS_AVERAGE = (torchvision.models.resnet50().state_dict() for _ in range(2))
+BACKBONES = {
+    "in parallel": under("module.", RESNET),
+    "MoCo": {
+        **under("module.encoder_k.", ITS_AVERAGE),
+        **under("module.encoder_q.", RESNET),
+        "module.queue": torch.empty(128, 9),
+    },
+    "MoCo v3": {
+        **under("module.base_encoder.", RESNET),
+        **under("module.momentum_encoder.", ITS_AVERAGE),
+    },
+    "BYOL": {**under("target_net.encoder.", ITS_AVERAGE), **under("online_net.encoder.", RESNET)},
+    "a detector": {**under("backbone.body.", RESNET), "rpn.head.conv.weight": torch.empty(3)},
+}
+
+
+@pytest.mark.parametrize("state", BACKBONES.values(), ids=BACKBONES)
+def test_a_backbone_that_was_trained_in_another_model(state):
+    model, _ = from_official(key_lists.official("det__knet__knet_s3_r50_fpn_1x_coco-panoptic"))
+    found = find_weights({"state_dict": state}, model)
+    assert all(found.state_dict[name] is tensor for name, tensor in RESNET.items())
+    has_average = any(tensor is ITS_AVERAGE["conv1.weight"] for tensor in state.values())
+    assert len(found.passed_over) == has_average and not found.averaged
 
 
 # ------------------------------------------------------------------------------ official weights

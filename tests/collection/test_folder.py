@@ -68,7 +68,17 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
         create(tmp_path / "thesis.tex")
 
 
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    with (
+        create(tmp_path).alone(),
+        pytest.raises(UsageError, match="another run is writing"),
+        create(tmp_path).alone(),
+    ):
+        pass
+
+
 def test_a_start_that_was_stopped_is_repeated(tmp_path):
     create(tmp_path)
+    (tmp_path / ".images.parquet.7.part").touch()  # was being written
     (tmp_path / "collection.json").unlink()  # written last
     assert create(tmp_path, images=numbered(2)).num_images == 2

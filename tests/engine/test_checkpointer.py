@@ -203,6 +203,14 @@ def test_weights_of_other_classes_in_evaluation(form, tmp_path):
     assert "WEIGHTS_SKIP_CLASSES" not in str(error.value)
 
 
+def test_weights_of_other_channels_are_not_of_other_classes(tmp_path):
+    state = tiny_model().state_dict()
+    name = "kernel_update_heads.0.class_proj.weight"
+    state[name] = torch.zeros(len(state[name]), 32)
+    with pytest.raises(UsageError, match=rf"weights of another model: {name}"):
+        load(tiny_model(), saved(tmp_path, state), complete=True)
+
+
 def test_a_run_of_other_classes_is_not_resumed(tmp_path):
     _, theirs, ours = of_other_classes(tmp_path, "ours")
     KNetCheckpointer(theirs, str(tmp_path)).save("model_0000009")

@@ -260,7 +260,7 @@ def test_an_evaluation_without_any_result(tiny_config):
 
 def test_panopticapi_that_is_not_installed(tiny_config, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install panopticapi-lite"):
+    with pytest.raises(UsageError, match="pip install --no-deps panopticapi-lite"):
         check_datasets(tiny_config)
 
 

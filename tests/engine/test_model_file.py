@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 import knet
 from knet.data.classes import plain_classes
 from knet.engine import KNetTrainer
+from knet.engine.checkpointer import KNetCheckpointer
 from knet.engine.main import load_config
 from knet.engine.model_file import INFO_KEY, ModelInfo, save_model
 from knet.errors import UsageError
@@ -83,6 +84,7 @@ def test_a_checkpoint_of_training_holds_plain_containers(train_net, tiny_options
     }
     # paths of the sender's machine are nobody else's business
     assert "CUSTOM: []" in content[INFO_KEY]["config"]
+    assert str(tmp_path) not in str(content[INFO_KEY])
 
 
 def test_training_goes_on_from_a_checkpoint_as_before(train_net, tiny_options):
@@ -109,6 +111,14 @@ def test_a_run_writes_a_slim_file(train_net, tiny_options, tmp_path, ending, hal
 def test_a_slim_file_of_an_unknown_kind_is_refused_before_training(train_net, tiny_options):
     sentence = train_net(options={**tiny_options, "MODEL_FILE.FORMAT": "onnx"}).sentence()
     assert "MODEL_FILE.FORMAT" in sentence and "safetensors" in sentence
+
+
+def test_what_a_slim_file_lacks_is_told_before_training(train_net, tiny_options, monkeypatch):
+    sentence = train_net(options={**tiny_options, "MODEL_FILE.HALF": True}).sentence()
+    assert "MODEL_FILE.FORMAT" in sentence
+    monkeypatch.setattr("knet.engine.checks.find_spec", lambda _: None)
+    options = {**tiny_options, "MODEL_FILE.FORMAT": "safetensors"}
+    assert "pip install safetensors" in train_net(options=options).sentence()
 
 
 # --------------------------------------------------------------------------------- ids and names
@@ -177,6 +187,70 @@ def test_data_of_other_classes_than_the_config_lists_are_refused(
     options = {**tiny_options, **pottery.options(), "MODEL.KNET.CLASSES": listed}
     sentence = train_net(options=options).sentence()
     assert "'pottery'" in sentence and "MODEL.KNET.CLASSES" in sentence
+
+
+# ------------------------------------------------------ the classes of a file beside those of data
+
+
+def rename(pottery, *names: str) -> dict:
+    """Give the categories other names; the options that register the data set anew."""
+    for category, name in zip(pottery.content["categories"], names):
+        category["name"] = name
+    pottery.write()
+    return {**pottery.options(), "DATASETS.CUSTOM": [pottery.entry(NAME="anew")]} | {
+        f"DATASETS.{key}": ("anew",) for key in ("TRAIN", "TEST")
+    }
+
+
+@pytest.fixture
+def trained_on_pottery(pottery, tiny_options, tmp_path) -> dict:
+    """Options that evaluate, resume or start from a checkpoint of cup, wall and plate."""
+    pottery.write()
+    model = built(tiny(tiny_options, pottery.options()))
+    (tmp_path / "output").mkdir()
+    KNetCheckpointer(model, str(tmp_path / "output")).save("model_0000000", iteration=0)
+    weights = str(tmp_path / "output" / "model_0000000.pth")
+    return {**tiny_options, "MODEL.WEIGHTS": weights}
+
+
+@pytest.mark.parametrize("flag", ["--eval-only", "--resume", None])
+def test_classes_of_other_names_are_told(trained_on_pottery, pottery, train_net, flag):
+    options = {**trained_on_pottery, **rename(pottery, "cup", "wall", "saucer")}
+    outcome = train_net(*([flag] if flag else []), options=options)
+    assert outcome.status == 0
+    told = "calls 1 of 3 classes otherwise than the data sets: class 'plate' of the file is 'sauc"
+    assert told in outcome.out
+
+
+@pytest.mark.parametrize(
+    "flag, remedy",
+    [("--eval-only", "the config it was trained with"), ("--resume", "another OUTPUT_DIR")],
+)
+def test_classes_in_another_order_are_refused(trained_on_pottery, pottery, train_net, flag, remedy):
+    options = {**trained_on_pottery, **rename(pottery, "plate", "wall", "cup")}
+    sentence = train_net(flag, options=options).sentence()
+    assert "another order" in sentence and "class 'cup' of the file is 'plate'" in sentence
+    assert remedy in sentence
+
+
+def test_the_same_classes_may_have_other_ids(trained_on_pottery, pottery, train_net):
+    """Things first is the order of a model's rows, whatever stands between them in the data."""
+    categories = pottery.content["categories"]
+    categories.append(categories.pop(1))
+    outcome = train_net("--eval-only", options={**trained_on_pottery, **rename(pottery)})
+    assert outcome.status == 0 and "of the file is" not in outcome.out
+
+
+def test_a_model_may_be_given_other_names(tiny_options, tmp_path):
+    model = built(tiny(tiny_options))
+    save_model(model, tmp_path / "model.pth")
+    classes = plain_classes(model.info.classes)
+    for each, other in zip(classes, reversed(model.info.classes)):
+        each["name"] = other.name
+    opts = ["MODEL.KNET.CLASSES", classes]
+    renamed = knet.load_model(tmp_path / "model.pth", device=torch.device("cpu"), opts=opts)
+    assert [c.name for c in renamed.info.classes] == [c.name for c in model.info.classes][::-1]
+    assert_same_results(predicted(renamed), predicted(model))
 
 
 @pytest.mark.parametrize(
@@ -256,6 +330,13 @@ def test_where_a_model_file_cannot_be_written(tiny_options, tmp_path):
     with pytest.raises(UsageError, match=r"knet\.load_model"):
         save_model(torch.nn.Linear(1, 1), str(tmp_path / "model.pth"))
     assert [path.name for path in tmp_path.iterdir() if "model" in path.name] == []
+
+
+def test_a_model_keeps_the_config_that_built_it(tiny_options):
+    cfg = tiny(tiny_options)
+    model = built(cfg)
+    cfg.INPUT.FORMAT = "RGB" if cfg.INPUT.FORMAT == "BGR" else "BGR"  # for the next one
+    assert model.info.cfg.INPUT.FORMAT != cfg.INPUT.FORMAT
 
 
 def test_plain_classes_and_back(pottery, tiny_options):

@@ -189,7 +189,7 @@ def test_another_evaluator_can_be_added(tiny_config, monkeypatch):
 
 def test_panopticapi_is_needed_for_panoptic_quality_alone(tiny_config, shapes, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install panopticapi-lite"):
+    with pytest.raises(UsageError, match="pip install --no-deps panopticapi-lite"):
         check_evaluator(tiny_config, shapes.val)
     set_results(tiny_config, "INSTANCE", "SEMANTIC")
     check_evaluator(tiny_config, shapes.val)

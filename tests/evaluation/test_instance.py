@@ -44,6 +44,10 @@ def imperfect(name, seed=0):
     return [imperfect_instances(r, rng, thing_ids(name)) for r in DatasetCatalog.get(name)]
 
 
+def check(name):
+    check_ground_truth(name, DatasetCatalog.get(name))
+
+
 def by_pycocotools(truth, results, task="segm"):
     """{metric: percent} and {category id: AP} of two json files, by COCO's tool alone."""
     with contextlib.redirect_stdout(io.StringIO()):
@@ -274,7 +278,7 @@ def test_a_json_without_what_cocos_tool_reads(shapes, tmp_path):
     to_instance_ids = {i: n for n, i in enumerate(sorted(thing_ids(shapes.val)))}
     for output in outputs:
         output["instances"].pred_classes.apply_(to_instance_ids.get)
-    check_ground_truth("bare")
+    check("bare")
     evaluator = InstanceEvaluator("bare", str(tmp_path / "out"))
     results = evaluate(evaluator, DatasetCatalog.get("bare"), outputs)
     complete = InstanceEvaluator(name, str(tmp_path / "complete"))
@@ -354,14 +358,14 @@ def all_images(key, value):
 )
 def test_a_json_of_something_else(own_json, change, sentence):
     with pytest.raises(DatasetError, match=sentence):
-        check_ground_truth(own_json(change))
+        check(own_json(change))
 
 
 def test_a_file_that_is_no_json(own_json, tmp_path):
     name = own_json(lambda content: None)
-    check_ground_truth(name)
+    check(name)
     (tmp_path / "own.json").write_text("no json")
-    for use in (check_ground_truth, lambda name: InstanceEvaluator(name, str(tmp_path / "out"))):
+    for use in (check, lambda name: InstanceEvaluator(name, str(tmp_path / "out"))):
         with pytest.raises(DatasetError, match=r"own\.json is no COCO instances json"):
             use(name)
 
@@ -372,7 +376,7 @@ def test_images_without_an_id_of_their_own(ids):
     DatasetCatalog.register("mine", lambda: [image, {**image, "file_name": "b.png"}])
     MetadataCatalog.get("mine").set(thing_classes=["cat"])
     with pytest.raises(DatasetError, match="'mine' need an 'image_id' each"):
-        check_ground_truth("mine")
+        check("mine")
 
 
 def test_an_object_of_a_class_without_name(tmp_path):

@@ -15,6 +15,7 @@ from knet.evaluation import (
     SemanticEvaluator,
     inference_folder,
 )
+from knet.evaluation.outputs import files_elsewhere
 from tests.conftest import PanopticFolder
 from tests.data.datasets.folders import InstanceFolder, SemanticFolder
 from tests.evaluation.conftest import evaluate, panoptic_truth, register
@@ -192,6 +193,59 @@ def test_labels_made_by_an_evaluation_are_not_written_over_by_the_next(
     assert "but is read" in train_net(options=options).sentence()
     assert contents(made) == before
     assert not (tmp_path / "output" / "metrics.json").exists()
+
+
+def test_labels_are_kept_even_if_they_cannot_be_trained_on(
+    train_net, tiny_options, pottery, tmp_path
+):
+    options = {**tiny_options, **pottery.write().options()}
+    assert train_net("--eval-only", options=options).status == 0
+    made = tmp_path / "output" / "inference" / pottery.name
+    shutil.copy(made / "predictions.json", tmp_path / "labels.json")  # without areas
+    labels = {
+        **pottery.entry(),
+        "NAME": "labels",
+        "PANOPTIC_ROOT": str(made / "predictions"),
+        "PANOPTIC_JSON": str(tmp_path / "labels.json"),
+    }
+    options["DATASETS.CUSTOM"] = [*options["DATASETS.CUSTOM"], labels]
+    options["DATASETS.TRAIN"] = ("labels",)
+    before = contents(made)
+    assert "but is read" in train_net("--eval-only", options=options).sentence()
+    assert contents(made) == before
+
+
+def test_a_data_set_is_loaded_only_if_its_folders_have_to_do_with_the_output(tmp_path):
+    out = tmp_path / "output" / "inference" / "val"
+    (out / "predictions").mkdir(parents=True)
+    (out / "predictions" / "a.png").touch()
+    loaded = []
+    for name, metadata in {
+        "elsewhere": {"image_root": str(tmp_path / "data"), "json_file": "a.json"},
+        "above": {"image_root": str(tmp_path), "json_file": "a.json"},
+        "nowhere": {},
+        "below": {"panoptic_root": str(out / "predictions")},
+    }.items():
+        DatasetCatalog.register(name, lambda name=name: loaded.append(name) or [{"file_name": "b"}])
+        MetadataCatalog.get(name).set(**metadata)
+    files = {name: set(files_elsewhere(name, str(out))) for name in ("elsewhere", "above")}
+    assert files == {"elsewhere": {"a.json"}, "above": {"a.json", "b"}} and loaded == ["above"]
+    assert list(files_elsewhere("nowhere", str(out))) == ["b"]
+    assert list(files_elsewhere("below", str(out))) == [str(out / "predictions" / "a.png")]
+    assert loaded == ["above", "nowhere"]
+
+
+@pytest.mark.parametrize("names", [("a/b", "a_b"), ("val", "VAL")])
+def test_two_data_sets_have_two_folders(train_net, tiny_options, pottery, names):
+    pottery.write()
+    options = {
+        **tiny_options,
+        "DATASETS.CUSTOM": [{**pottery.entry(), "NAME": name} for name in names],
+        "DATASETS.TRAIN": names[:1],
+        "DATASETS.TEST": names,
+    }
+    sentence = train_net("--eval-only", options=options).sentence()
+    assert f"'{names[0]}' and '{names[1]}' in DATASETS.TEST would have one folder" in sentence
 
 
 @pytest.mark.parametrize("name", ["../pottery", "a/b", "/pottery", ".."])

@@ -75,6 +75,21 @@ def test_a_panoptic_test_set(predict, pottery):
         assert [i["id"] for i in info["images"]] == [1, 2] and "annotations" not in info
 
 
+def test_a_panoptic_model_on_the_list_of_test_images_that_coco_has(predict, pottery, tmp_path):
+    expected = predict(pottery.write().entry(), test=pottery.name, told=False)
+    entry = as_test_set(pottery, remove=True)
+    content = read(tmp_path / "unseen.json")
+    content["categories"] = [{"id": 9, "name": "cup", "supercategory": "dishes"}]
+    (tmp_path / "unseen.json").write_text(json.dumps(content))
+    made = predict(pottery.entry(), entry, test="unseen")
+    content, expected = read(made / "predictions.json"), read(expected / "predictions.json")
+    assert content == {**expected, "categories": content["categories"]}
+    classes = {(c["id"], c["name"], c["isthing"]) for c in pottery.content["categories"]}
+    assert {(c["id"], c["name"], c["isthing"]) for c in content["categories"]} == classes
+    things = {c["id"] for c in pottery.content["categories"] if c["isthing"]}
+    assert {c["id"] for c in read(made / "image_info.json")["categories"]} == things
+
+
 def test_training_ends_with_predictions_for_a_test_set(train_net, tiny_options, pottery, tmp_path):
     entry = as_test_set(pottery.write(), remove=True)
     options = {

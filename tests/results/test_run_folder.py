@@ -19,6 +19,11 @@ def add(folder, sources, **options):
         return run.add(sources)
 
 
+def finish_one(run, tmp_path):
+    (image,) = run.add(paths(tmp_path / "in", "1.jpg"))
+    run.finish(image, {})
+
+
 def stems(images):
     return [image.stem for image in images]
 
@@ -77,7 +82,9 @@ def test_other_images_are_counted(tmp_path, names):
 
 def test_images_that_come_later_change_no_name_and_no_id(tmp_path):
     sources = paths(tmp_path / "in", "1.jpg", "b/1.jpg", "a/1.jpg", "5.jpg")
-    first = add(tmp_path / "out", sources[1:3])
+    with RunFolder(str(tmp_path / "out"), {}) as run:
+        first = run.add(sources[1:3])
+        run.finish(first[0], {})
     assert stems(first) == ["b/1", "a/1"]
     both = add(tmp_path / "out", sources)
     assert both[1:3] == first
@@ -99,8 +106,30 @@ def test_a_finished_image_is_done_until_its_file_or_a_result_changes(tmp_path):
         assert not run.is_done(image)
         run.write("1.png", lambda path: path.write_text("result"))
         assert run.is_done(image)
-        os.utime(source, (1, 1))
+    os.utime(source, (1, 1))
+    with RunFolder(str(out), {}) as run:
         assert not run.is_done(image)
+
+
+def test_an_image_that_changes_while_it_is_read_is_not_done(tmp_path):
+    (source,) = paths(tmp_path / "in", "1.jpg")
+    with RunFolder(str(tmp_path / "out"), {}) as run:
+        (image,) = run.add([source])
+        assert not run.is_done(image)
+        os.utime(source, (1, 1))
+        run.finish(image, {})
+    with RunFolder(str(tmp_path / "out"), {}) as run:
+        assert not run.is_done(image)
+
+
+def test_a_run_is_complete_while_its_files_about_all_images_are_there(tmp_path):
+    with RunFolder(str(tmp_path / "out"), {}) as run:
+        assert not run.is_complete
+        run.write("all.json", lambda path: path.touch())
+        run.mark_complete()
+        assert run.is_complete
+        (tmp_path / "out" / "all.json").unlink()
+        assert not run.is_complete
 
 
 def test_a_line_that_was_being_written_is_left_out(tmp_path):
@@ -135,12 +164,27 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
 
 def test_results_of_other_settings_are_not_mixed_in(tmp_path):
     out = str(tmp_path / "out")
+    with RunFolder(out, {"--weights": "a", "--opacity": 0.5}) as run:
+        finish_one(run, tmp_path)
     with RunFolder(out, {"--weights": "a", "--opacity": 0.5}):
         pass
-    with RunFolder(out, {"--weights": "a", "--opacity": 0.5}):
+    with (
+        pytest.raises(UsageError, match=r"other settings \(--opacity, --weights\): give another"),
+        RunFolder(out, {"--weights": "b", "--opacity": 0.7}),
+    ):
         pass
-    with pytest.raises(UsageError, match=r"other settings \(--opacity, --weights\): give another"):
-        RunFolder(out, {"--weights": "b", "--opacity": 0.7})
+
+
+def test_a_start_that_came_to_nothing_binds_no_other(tmp_path):
+    out = str(tmp_path / "out")
+    with RunFolder(out, {"--opts": ["WRONG"]}) as run:
+        run.add(paths(tmp_path / "in", "7.jpg"))
+    with RunFolder(out, {"--opts": []}) as run:
+        (image,) = run.add(paths(tmp_path / "others", "7.jpg"))
+        assert image.id == 7 and image.stem == "7"
+        finish_one(run, tmp_path)
+    with RunFolder(out, {"--opts": []}):
+        pass
 
 
 def test_a_folder_of_something_else_is_not_written_into(tmp_path):

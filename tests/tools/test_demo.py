@@ -242,6 +242,8 @@ def test_detectron2s_way_to_name_the_weights(program, model_file, photos, tmp_pa
         (["--input", "a.png", "--output", "photos"], "photos holds files of something else"),
         (["--input", "photos", "--output", "./photos/"], "is the folder of the pictures"),
         (["--input", "a.png", "--output", "notes.txt"], "notes.txt is a file"),
+        (["--input", "a.png", "--output", "o.gif"], "o.gif must end in .jpg, .jpeg, .png to be"),
+        (["--input", "a.png", "--output", "o.mp4"], "or give a folder"),
         (["--input", "a.png", "--save", "table"], "--save needs a folder to write to"),
         (["--input", "a.png", "--output", "o.png", "--save", "table"], "o.png is one picture"),
         (["--input", "a.png", "--output", "out", "--no-pictures"], "leaves nothing to write"),
@@ -249,7 +251,11 @@ def test_detectron2s_way_to_name_the_weights(program, model_file, photos, tmp_pa
         (["--input", "a.png", "--confidence-threshold", "-1"], "--confidence-threshold is -1.0"),
         (["--input", "a.png", "--workers", "0"], "--workers is 0: give 1 or more"),
         (["--input", "a.png", "--batch-size", "0"], "--batch-size is 0: give 1 or more"),
-        (["--input", "a.png", "--weights", "none.pth"], "the weights none.pth do not exist"),
+        (
+            ["--input", "a.png", "--weights", "none.pth"],
+            "none.pth does not exist: correct --weights",
+        ),
+        (["--input", "a.png", "--weights", "photos"], "photos is a folder: correct --weights"),
         (["--input", "a.png", "--opts", "MODEL.WEIGHTS", "a.pth"], "name the weights twice"),
         (["--video-input", "none.mp4", "--output", "out"], "none.mp4 does not exist"),
         (["--video-input", "a.png", "--output", "out.avi"], "out.avi must end in .mp4 or .webm"),
@@ -283,6 +289,26 @@ def test_what_cannot_work_is_told_in_a_sentence_before_the_model_is_loaded(
 def test_without_weights_a_sentence_says_to_give_them(program, capsys):
     assert program.main(["--input", "a.png"]) == 1
     assert capsys.readouterr().err == "demo.py: no weights: give --weights FILE\n"
+
+
+def test_after_a_start_with_a_wrong_option_the_right_one_is_taken(
+    program, model_file, photos, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    words = ["--weights", model_file, "--input", f"{photos}/a.jpg", "--output", str(out)]
+    assert program.main([*words, "--opts", "MODEL.KNET.NONE", "1"]) == 1
+    assert "MODEL.KNET.NONE is no key" in capsys.readouterr().err
+    assert program.main(words) == 0
+
+
+def test_a_disk_that_cannot_be_written_is_told_in_a_sentence(
+    program, model_file, photos, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    words = ["--weights", model_file, "--input", photos, "--output", str(tmp_path / "file" / "x")]
+    assert program.main(words) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("demo.py: cannot write the results: ") and told.count("\n") == 1
 
 
 def test_results_of_other_weights_or_options_are_not_mixed(

@@ -14,6 +14,8 @@ import sys
 import tempfile
 from typing import Callable
 
+from detectron2.utils.logger import log_first_n
+
 __all__ = ["json_for_locale", "text_for_locale", "write_any_text"]
 
 LOGGERS = ("knet", "detectron2", "fvcore")
@@ -22,8 +24,16 @@ LOGGERS = ("knet", "detectron2", "fvcore")
 def write_any_text() -> None:
     """Let the log files be UTF-8, and the terminal show escapes for characters that it lacks.
 
-    A program calls it first, and again when Detectron2 has opened a log file.
+    A program calls it first, and again when Detectron2 has opened a log file. It warns where Python
+    itself takes the names of files to be in another encoding.
     """
+    if not _is_utf8(sys.getfilesystemencoding()):
+        log_first_n(
+            logging.WARNING,
+            f"this locale takes the names of files to be in {sys.getfilesystemencoding()}: set "
+            "PYTHONUTF8=1 if files are not found, or their names look wrong",
+            name=__name__,
+        )
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not _is_utf8(stream.encoding):
             stream.reconfigure(errors="backslashreplace")
@@ -31,6 +41,8 @@ def write_any_text() -> None:
         for handler in logging.getLogger(name).handlers:
             stream = getattr(handler, "stream", None)
             if not isinstance(stream, io.TextIOWrapper) or stream in (sys.stdout, sys.stderr):
+                continue
+            if stream.closed:
                 continue
             # file names that are no UTF-8 have surrogates
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -1,14 +1,30 @@
-"""Files that are named after other files: each in its folder, none over an input or another."""
+"""Files that are written: each in its folder, none over an input or another, each whole."""
 
 import hashlib
+import logging
 import os
 import re
 import unicodedata
-from typing import Iterable, List, Optional, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+
+import portalocker
 
 from .errors import UsageError
 
-__all__ = ["distinct_names", "file_name_of", "output_names", "refuse_overwriting", "relative_name"]
+__all__ = [
+    "alone_in",
+    "distinct_names",
+    "file_name_of",
+    "output_names",
+    "refuse_overwriting",
+    "relative_name",
+    "replacing",
+    "sha256_of",
+]
+
+logger = logging.getLogger(__name__)
 
 # Part of no file's name on one system or another; "\\" is a folder's end on Windows
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f\\/:*?"<>|\ud800-\udc7f\udd00-\udfff]')
@@ -123,23 +139,13 @@ def refuse_overwriting(
         change: what names the folder, for the sentence, e.g. "OUTPUT_DIR".
 
     Raises:
-        UsageError: an output is an input, under this or another name (a link), or a link leads
-            out of the folder.
+        UsageError: an output is an input, under this or another name (a link), a link leads out of
+            the folder, or there is a file in place of a folder, or the reverse.
     """
-    root, there = os.path.realpath(folder), {}
-    if not os.path.isdir(root):
+    _require_folder(folder, change)
+    if not os.path.isdir(folder):
         return
-    for output in outputs:
-        path = os.path.join(folder, output)
-        real = os.path.realpath(path)
-        if not real.startswith(os.path.join(root, "")):
-            raise UsageError(
-                f"{path} is a link to {real}, out of the folder that is written into: remove it, "
-                f"or choose another {change}"
-            )
-        if os.path.exists(real):
-            status = os.stat(real)
-            there[status.st_dev, status.st_ino] = path
+    there = _existing(folder, outputs, change)
     for path in inputs if there else ():
         try:
             status = os.stat(path)
@@ -150,3 +156,108 @@ def refuse_overwriting(
             raise UsageError(
                 f"{written} would be written over, but is read ({path}): choose another {change}"
             )
+
+
+def _existing(folder: str, outputs: Iterable[str], change: str) -> Dict[Tuple[int, int], str]:
+    """Those of the outputs that exist: {(disk, number on it): path}.
+
+    Raises:
+        UsageError: see :func:`refuse_overwriting`.
+    """
+    root = os.path.join(os.path.realpath(folder), "")
+    folders: Dict[str, str] = {}  # without links
+    there = {}
+    for output in outputs:
+        path = os.path.join(folder, output)
+        parent, name = os.path.split(path)
+        is_new = parent not in folders
+        if is_new:
+            folders[parent] = os.path.realpath(parent)
+        real = os.path.join(folders[parent], name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not real.startswith(root):
+            raise UsageError(
+                f"{path} is a link to {real}, out of the folder that is written into: remove it, "
+                f"or choose another {change}"
+            )
+        if is_new:
+            _require_folder(parent, change)
+        if os.path.isdir(real):
+            raise UsageError(
+                f"{path} is a folder, and a file of this name is to be written: remove it, or "
+                f"choose another {change}"
+            )
+        if os.path.exists(real):
+            status = os.stat(real)
+            there[status.st_dev, status.st_ino] = path
+    return there
+
+
+def _require_folder(path: str, change: str) -> None:
+    """
+    Raises:
+        UsageError: it can be no folder, as a file has its name or that of a folder above.
+    """
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise UsageError(
+            f"{path} is no folder, and files are to be written below it: remove it, or choose "
+            f"another {change}"
+        )
+
+
+@contextmanager
+def replacing(path: Path, temporary: Optional[Path] = None) -> Iterator[Path]:
+    """A file to write, which takes the place of ``path`` when the block has ended without error.
+
+    Args:
+        path: of the finished file; its folder is made.
+        temporary: on the same disk; beside ``path`` if left out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # of this process alone: another may be writing the same file
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_in(folder: Path, lock: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same out of a folder.
+
+    Args:
+        folder: for the sentence.
+        lock: a file in it that stays there.
+
+    Raises:
+        UsageError: another process is in the folder.
+    """
+    with open(lock, "ab") as file:
+        try:
+            portalocker.lock(
+                file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+            )
+        except portalocker.AlreadyLocked as error:
+            raise UsageError(
+                f"another run is writing to {folder}: wait for it, or give another --output"
+            ) from error
+        except portalocker.LockException:
+            logger.warning("the disk of %s has no locks: start no other run there", folder)
+        yield
+
+
+def sha256_of(path: str) -> str:
+    """The hash of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

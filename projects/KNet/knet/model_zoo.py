@@ -1,8 +1,10 @@
 """The published models by name, from a checkout or from an installed package."""
 
 import difflib
+import logging
+import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence, Union
 
 import torch
 from detectron2.config import CfgNode
@@ -10,6 +12,7 @@ from torch import nn
 
 from .checkpoint.architecture import published_config
 from .checkpoint.recognize import content_of, is_official, recognize
+from .checkpoint.safe_load import INFO_KEY
 from .engine import KNetTrainer
 from .engine.checkpointer import KNetCheckpointer
 from .engine.main import load_config, merge_options
@@ -18,11 +21,15 @@ from .errors import UsageError
 
 __all__ = ["get_config", "load_model"]
 
+logger = logging.getLogger(__name__)
+
 # In the package, and beside its source
 _FOLDERS = [Path(__file__).parent / "configs", Path(__file__).parents[3] / "configs"]
 
 
-def get_config(name_or_path: str, opts: Optional[Sequence[str]] = None) -> CfgNode:
+def get_config(
+    name_or_path: Union[str, os.PathLike], opts: Optional[Sequence[str]] = None
+) -> CfgNode:
     """The config of a published model, or any other.
 
     Args:
@@ -37,10 +44,10 @@ def get_config(name_or_path: str, opts: Optional[Sequence[str]] = None) -> CfgNo
 
 
 def load_model(
-    name_or_path: str,
-    weights: Optional[str] = None,
+    name_or_path: Union[str, os.PathLike],
+    weights: Union[str, os.PathLike, None] = None,
     *,
-    device: Optional[str] = None,
+    device: Union[str, torch.device, None] = None,
     opts: Optional[Sequence[str]] = None,
 ) -> nn.Module:
     """A model with its weights, ready to predict.
@@ -66,19 +73,18 @@ def load_model(
         ``model.train()`` goes on from here; predict under ``torch.inference_mode()``.
 
     Raises:
-        UsageError: no such config, or weights that are not the model's.
+        UsageError: no such config or device, or weights that are not the model's.
     """
     if weights is None:
         name_or_path, weights = "", name_or_path
     if not weights:
         raise UsageError("load_model needs weights: name a file")
-    has_gpu = torch.cuda.is_available()
-    if device and device.startswith("cuda") and not has_gpu:
-        raise UsageError(f"device {device!r}: there is no GPU, use 'cpu'")
+    name_or_path, weights = os.fspath(name_or_path), os.fspath(weights)
+    device = _device(device)
 
     def build(content: Dict) -> nn.Module:
         cfg = _config_of(content, weights, name_or_path, opts)
-        cfg.MODEL.DEVICE = device or ("cuda" if has_gpu else "cpu")
+        cfg.MODEL.DEVICE = device
         cfg.MODEL.TIMM.PRETRAINED = False  # the weights hold all
         return KNetTrainer.build_model(cfg)
 
@@ -93,6 +99,7 @@ class _Loader(KNetCheckpointer):
     """Builds the model that a file is of before its weights are loaded."""
 
     complete = True
+    advice = "name a file of weights"
 
     def __init__(self, build: Callable[[Dict], nn.Module]):
         super().__init__(nn.Module())
@@ -100,7 +107,26 @@ class _Loader(KNetCheckpointer):
 
     def _load_model(self, checkpoint: Dict):
         self.model = self._build(checkpoint)
+        checkpoint.pop(INFO_KEY, None)  # the classes are the file's, or as the caller calls them
         return super()._load_model(checkpoint)
+
+
+def _device(device: Union[str, torch.device, None]) -> str:
+    """The name of a device.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    has_gpu = torch.cuda.is_available()
+    if not device:
+        return "cuda" if has_gpu else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise UsageError(f"device {device!r} is unknown: use 'cuda' or 'cpu'") from error
+    if kind == "cuda" and not has_gpu:
+        raise UsageError(f"device {str(device)!r}: there is no GPU, use 'cpu'")
+    return str(device)
 
 
 def _config_of(
@@ -116,7 +142,7 @@ def _config_of(
         merge_options(info.cfg, [str(word) for word in opts or ()])
         return info.cfg
     if not name_or_path:
-        name_or_path = _published_config(content, path)
+        return _published_config(content, path, opts)
     cfg = get_config(name_or_path, opts)
     if info is not None and not cfg.MODEL.KNET.CLASSES:
         # what the rows of the weights mean does not depend on what data lies here
@@ -124,8 +150,8 @@ def _config_of(
     return cfg
 
 
-def _published_config(content: Dict, path: str) -> str:
-    """Path of the config of an official file.
+def _published_config(content: Dict, path: str, opts: Optional[Sequence[str]]) -> CfgNode:
+    """The config of an official file.
 
     Raises:
         UsageError: the file is none of the published models.
@@ -138,10 +164,13 @@ def _published_config(content: Dict, path: str) -> str:
             f"{path} does not tell its config, and is none of the published models: name the "
             "config too, as in load_model('output/config.yaml', weights)"
         )
-    return config
+    logger.info("%s: the config is taken to be %s", path, config)
+    # a published head without kernel update has no config of its own
+    return get_config(config, ["MODEL.KNET.NUM_STAGES", architecture.stages, *(opts or ())])
 
 
-def _find(name_or_path: str) -> Path:
+def _find(name_or_path: Union[str, os.PathLike]) -> Path:
+    name_or_path = os.fspath(name_or_path)
     path = Path(name_or_path)
     for place in (path, *(folder / name_or_path for folder in _FOLDERS)):
         for file in (place, Path(f"{place}.yaml")):

@@ -6,19 +6,31 @@ Shape shorthand: H x W a frame's size.
 """
 
 import contextlib
+import logging
 import os
 import time
+from collections import deque
 from fractions import Fraction
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple, Tuple, Union
+from typing import Dict, Iterable, Iterator, NamedTuple, Tuple, Union
 
 import cv2
 import numpy as np
 
 from .errors import DatasetError, UsageError
-from .results.whole_files import replacing
+from .files import replacing
+from .predictor import Predictor
 
-__all__ = ["Frame", "VideoReader", "camera_frames", "check_video_output", "write_video"]
+__all__ = [
+    "Frame",
+    "VideoReader",
+    "camera_frames",
+    "check_video_output",
+    "predict_frames",
+    "write_video",
+]
+
+logger = logging.getLogger(__name__)
 
 # By the file's ending
 CODECS = {".mp4": "libx264", ".webm": "libvpx-vp9"}
@@ -58,7 +70,7 @@ class VideoReader:
         av = _pyav()
         try:
             self._container = av.open(path)
-        except (OSError, ValueError) as error:  # PyAV's errors are either
+        except av.FFmpegError as error:
             raise DatasetError(f"cannot read the video {path}: {_reason(error)}") from error
         if not self._container.streams.video:
             self._container.close()
@@ -67,15 +79,18 @@ class VideoReader:
         # with more threads PyAV may wait for itself for ever at the end of a damaged file
         stream.codec_context.thread_count = 1
         self.rate = stream.average_rate or Fraction(25)
-        seconds = (stream.duration or 0) * (stream.time_base or 0)
-        self.num_frames = stream.frames or round(seconds * self.rate)
+        if stream.duration:
+            self._seconds = stream.duration * stream.time_base
+        else:  # .mkv and .webm tell that of the file alone
+            self._seconds = Fraction(self._container.duration or 0, av.time_base)
+        self.num_frames = stream.frames or round(self._seconds * self.rate)
 
     def __iter__(self) -> Iterator[Frame]:
         """
         Raises:
             DatasetError: the file is damaged; the frames before have been given.
         """
-        start, number = None, 0
+        start, shown, number = None, 0, 0
         try:
             for frame in self._container.decode(self._stream):
                 shown = number / self.rate if frame.pts is None else frame.pts * frame.time_base
@@ -84,16 +99,48 @@ class VideoReader:
                 # cameras that were held upright store the picture turned, and by how much
                 yield Frame(np.rot90(image, round(frame.rotation / 90)), shown - start)
                 number += 1
-        except (OSError, ValueError) as error:
+        except (_pyav().FFmpegError, ValueError) as error:
             raise DatasetError(
                 f"the video {self.path} is damaged behind frame {number}: {_reason(error)}"
             ) from error
+        seconds = float(shown - (start or 0))
+        if seconds < 0.9 * self._seconds - 2 / self.rate:
+            logger.warning(
+                "%s ends after %.1f of %.1f seconds: it may be cut off",
+                *(self.path, seconds, self._seconds),
+            )
 
     def __enter__(self) -> "VideoReader":
         return self
 
     def __exit__(self, *_) -> None:
         self._container.close()
+
+
+def predict_frames(
+    predictor: Predictor, frames: Iterable[Frame], workers: int = 2
+) -> Iterator[Tuple[Frame, Dict]]:
+    """Frames and their results.
+
+    Args:
+        predictor: of the results.
+        frames: as a :class:`VideoReader` gives them.
+        workers: threads that read and resize frames ahead of the model.
+
+    Raises:
+        DatasetError: the model cannot take frames of this size.
+    """
+    times = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for image, seconds in frames:
+            times.append(seconds)
+            yield image
+
+    for item in predictor.stream(images(), workers=workers):
+        if item.error:
+            raise item.error
+        yield Frame(item.image, times.popleft()), item.result
 
 
 def camera_frames(index: int = 0) -> Iterator[Frame]:

@@ -21,24 +21,23 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
 from fractions import Fraction
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import knet
-from knet.data.image_files import find_images
+from knet.data.image_files import SUFFIXES, find_images
 from knet.encoding import write_any_text
 from knet.errors import DatasetError, UsageError
+from knet.files import replacing, sha256_of
 from knet.results.kinds import KINDS, choose_results
+from knet.results.predictions import predict_alone, predict_each
 from knet.results.run import FAILURES, predict_images
 from knet.results.run_folder import STATE, RunFolder
-from knet.results.whole_files import replacing, sha256_of
 from knet.results.writers import (
     InstanceFiles,
     LabelFiles,
@@ -47,7 +46,15 @@ from knet.results.writers import (
     ResultFiles,
     TableFiles,
 )
-from knet.video import Frame, VideoReader, camera_frames, check_video_output, write_video
+from knet.video import (
+    CODECS,
+    Frame,
+    VideoReader,
+    camera_frames,
+    check_video_output,
+    predict_frames,
+    write_video,
+)
 from knet.visualization import VideoDrawer, draw_result
 from knet.visualization.window import Window
 
@@ -107,7 +114,7 @@ def main(argv=None) -> int:
     except (UsageError, DatasetError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
     except OSError as error:  # e.g. the disk is full
-        print(f"demo.py: {error}", file=sys.stderr)
+        print(f"demo.py: cannot write the results: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         advice = "the same command goes on from here" if args.input else "nothing is written"
         print(f"\ndemo.py: stopped, {advice}", file=sys.stderr)
@@ -135,8 +142,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         args.opts = args.opts[:place] + args.opts[place + 2 :]
     if not args.weights:
         raise UsageError("no weights: give --weights FILE")
-    if "://" not in args.weights and not os.path.isfile(args.weights):
-        raise UsageError(f"the weights {args.weights} do not exist: correct --weights")
+    if "://" not in args.weights:
+        need_file(args.weights, "--weights")
+    if args.video_input is not None:
+        need_file(args.video_input, "--video-input")
     for name in ("opacity", "confidence_threshold"):
         value = getattr(args, name)
         if value is not None and not 0 <= value <= 1:
@@ -187,8 +196,14 @@ def demo_on_pictures(args: argparse.Namespace) -> int:
     sources = find_images(args.input, skip_folder=is_output)
     if args.output is None:
         return show_pictures(args, sources)
-    if args.output.lower().endswith(PICTURE_SUFFIXES) and not os.path.isdir(args.output):
-        return draw_one_picture(args, sources)
+    if not os.path.isdir(args.output):
+        if args.output.lower().endswith(PICTURE_SUFFIXES):
+            return draw_one_picture(args, sources)
+        if args.output.lower().endswith((*SUFFIXES, *CODECS)):
+            raise UsageError(
+                f"{args.output} must end in {', '.join(PICTURE_SUFFIXES)} to be written as a "
+                "picture; or give a folder"
+            )
     for given in args.input:
         if os.path.isdir(given) and os.path.realpath(given) == os.path.realpath(args.output):
             raise UsageError(f"--output is the folder of the pictures, {given}: give another")
@@ -256,7 +271,7 @@ def draw_one_picture(args: argparse.Namespace, sources: List[str]) -> int:
     refuse_existing(args.output)
     predictor = load_predictor(args)
     options = drawing_options(predictor, args)
-    (item,) = predictor.stream(sources)
+    item = predict_alone(predictor, sources[0])
     if item.error:
         raise item.error
     picture = Image.fromarray(draw_result(item.image, item.result, predictor.metadata, **options))
@@ -272,7 +287,7 @@ def show_pictures(args: argparse.Namespace, sources: List[str]) -> int:
     predictor = load_predictor(args)
     options = drawing_options(predictor, args)
     num_failed = 0
-    for item in predictor.stream(sources, workers=args.workers):
+    for item in predict_each(predictor, sources, args.workers):
         if item.error:
             print(f"demo.py: {item.error}", file=sys.stderr)
             num_failed += 1
@@ -293,8 +308,6 @@ def demo_on_video(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     output = video_output(args)
     if not args.webcam:
-        if not os.path.isfile(args.video_input):
-            raise UsageError(f"{args.video_input} does not exist: correct --video-input")
         with VideoReader(args.video_input) as reader:
             return play(args, reader, output, reader.num_frames, reader.rate)
     return play(args, until_ctrl_c(camera_frames()), output)
@@ -338,7 +351,12 @@ def play(
     window = None if output else Window("K-Net")  # before the model: there may be no screen
     predictor = load_predictor(args)
     draw = VideoDrawer(predictor.metadata, **drawing_options(predictor, args))
-    drawn = progress(draw_frames(args, predictor, draw, frames), total=num_frames, unit=" frames")
+    if args.webcam:  # what is read ahead would be shown late
+        pairs = ((frame, predictor(frame.image)) for frame in frames)
+    else:
+        pairs = predict_frames(predictor, frames, args.workers)
+    pairs = progress(pairs, total=num_frames, unit=" frames")
+    drawn = (Frame(draw(frame.image, result), frame.time) for frame, result in pairs)
     if output:
         num_written = write_video(output, drawn, rate)
         print(f"{num_written} frames are drawn, without sound, in {output}")
@@ -350,34 +368,18 @@ def play(
     return 0
 
 
-def draw_frames(
-    args: argparse.Namespace,
-    predictor: knet.Predictor,
-    draw: VideoDrawer,
-    frames: Iterable[Frame],
-) -> Iterator[Frame]:
-    """The frames with their results."""
-    if args.webcam:  # what is read ahead would be shown late
-        for image, time in frames:
-            yield Frame(draw(image, predictor(image)), time)
-        return
-    times = deque()
-
-    def images() -> Iterator[np.ndarray]:
-        for image, time in frames:
-            times.append(time)
-            yield image
-
-    for item in predictor.stream(images(), workers=args.workers):
-        yield Frame(draw(item.image, item.result), times.popleft())
-
-
 # -------------------------------------------------------------------------------------- shared
 
 
 def progress(items: Optional[Iterable] = None, **options) -> tqdm:
     """A bar with the time that is left, on a terminal."""
     return tqdm(items, disable=None, dynamic_ncols=True, **options)
+
+
+def need_file(path: str, flag: str) -> None:
+    if not os.path.isfile(path):
+        what = "is a folder" if os.path.isdir(path) else "does not exist"
+        raise UsageError(f"{path} {what}: correct {flag}")
 
 
 def refuse_existing(path: str) -> None:

@@ -16,6 +16,7 @@ import sys
 from detectron2.utils.logger import setup_logger
 
 import knet
+from knet.encoding import write_any_text
 from knet.errors import DatasetError, UsageError
 
 
@@ -33,6 +34,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def main(argv=None) -> int:
+    write_any_text()
     args = parse_args(argv)
     setup_logger(name="knet")
     sources = [args.config_file, args.source] if args.config_file else [args.source]

@@ -6,7 +6,6 @@ place. What is taken off is what gives most tensors a place in the model, so tha
 really called ``module`` keeps its name.
 """
 
-import itertools
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -20,15 +19,17 @@ __all__ = ["Found", "find_state_dict"]
 
 StateDict = Dict[str, torch.Tensor]
 
-# names of modules that are wrappers wherever they stand, and those that often are in front
+# names of modules that are wrappers wherever they stand
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-_FRONT = (*_WRAPPERS, "_forward_module", "model", "net", "network", "ema", "ema_model", "model_ema")
-_AVERAGED = re.compile(r"(^|_)(ema|swa|avg|averaged?|teacher|shadow)(_|$)", re.IGNORECASE)
+_AVERAGED = re.compile(
+    r"teacher|momentum|(^|_)(ema|swa|avg|averaged?|shadow|target|encoder_k)(_|$)", re.IGNORECASE
+)
 _MMCV = "ema_"
 _AVERAGE_COUNTERS = ("n_averaged", "steps", "initted", "step", "num_updates", "decay")
 _USUAL = ("model", "state_dict")  # where weights are looked for
 _NO_WEIGHTS = ("optim", "lr_", "sched", "hyper_parameters", "loops", "callbacks")
 _MAX_DEPTH = 5
+_SHARE = 4  # a network has at least one in so many of the names in its file
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,19 @@ def find_state_dict(
     order = [(r, *_preference(found)) for r, found in zip(rates, candidates)]
     best = order.index(max(order))
     found = candidates[best]
-    others = {  # by their tensors: the same may be found in several ways
-        tuple(map(id, other.state_dict.values())): other.place or f"{other.prefix}*"
-        for other, r in zip(candidates, rates)
-        if 2 * r[0] > rates[best][0] and other.averaged != found.averaged
-    }
-    return replace(found, passed_over=tuple(others.values()))
+    others: List[str] = []
+    told: Set[int] = set()
+    for other, (fitting, _) in zip(candidates, rates):
+        tensors = _identities(other)  # the same may be found in several ways
+        is_another = other.averaged != found.averaged or tensors.isdisjoint(_identities(found))
+        if is_another and 2 * fitting > rates[best][0] and tensors.isdisjoint(told):
+            others.append(other.place or f"{other.prefix}*")
+            told |= tensors
+    return replace(found, passed_over=tuple(others))
+
+
+def _identities(found: Found) -> Set[int]:
+    return set(map(id, found.state_dict.values()))
 
 
 def _preference(found: Found) -> Tuple:
@@ -119,8 +127,9 @@ def _preference(found: Found) -> Tuple:
 
 def _state_dicts(loaded: Any, path: Tuple[str, ...] = ()) -> Iterator[Tuple[Tuple, StateDict]]:
     """(keys that lead to it, tensors by name) of every dict that has some."""
-    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+    if not isinstance(loaded, dict):
         return
+    loaded = {key: value for key, value in loaded.items() if isinstance(key, str)}
     tensors = {name: value for name, value in loaded.items() if hasattr(value, "shape")}
     if tensors:
         yield path, tensors
@@ -181,26 +190,15 @@ def _removed(names: Dict[str, str]) -> str:
 
 
 def _prefixes(names: Sequence[str], model: Mapping[str, torch.Tensor]) -> Set[str]:
-    """What may stand before names: "", what makes some the model's, what is usual, or in all."""
-    counts: Counter = Counter()
+    """What may stand before names: "", what makes some the model's, or what many have."""
+    fitting: Counter = Counter()
+    having: Counter = Counter()
     for name in names:
         parts = name.split(".")
         for i in range(1, len(parts)):
-            counts[_joined(parts[:i])] += ".".join(parts[i:]) in model
-    likely = {prefix for prefix, count in counts.most_common(4) if count}
-    parts_of_all = zip(*(name.split(".")[:-1] for name in names))
-    in_all = itertools.takewhile(lambda parts: len(set(parts)) == 1, parts_of_all)
-    usual: List[str] = []
-    for parts in {tuple(name.split(".")[:_MAX_DEPTH]) for name in names}:
-        front = next((i for i, part in enumerate(parts) if part not in _FRONT), len(parts))
-        usual += _fronts(parts[:front])
-    return {"", *likely, *_fronts([parts[0] for parts in in_all]), *usual}
-
-
-def _fronts(parts: Sequence[str]) -> List[str]:
-    """Of a, b, c: "a.", "a.b.", "a.b.c."."""
-    return [_joined(parts[: i + 1]) for i in range(len(parts))]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return "".join(f"{part}." for part in parts)
+            prefix = "".join(f"{part}." for part in parts[:i])
+            having[prefix] += 1
+            fitting[prefix] += ".".join(parts[i:]) in model
+    likely = {prefix for prefix, count in fitting.most_common(4) if count}
+    many = {prefix for prefix, count in having.items() if _SHARE * count >= len(names)}
+    return {"", *likely, *many}

@@ -6,14 +6,14 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import ContextManager, Dict, List, Sequence, Tuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
-from ..results.whole_files import replacing
+from ..files import alone_in, replacing
 from .image_list import ID_COLUMN
 from .rows import FAILURE_SCHEMA, row_schema
 
@@ -85,13 +85,22 @@ class CollectionFolder:
             return folder
         if os.path.isfile(path):
             raise UsageError(f"{path} is a file: give a folder for the output")
-        if os.path.isdir(path) and not {*os.listdir(path)} <= {_IMAGES}:
+        there = os.listdir(path) if os.path.isdir(path) else []
+        if any(name != _IMAGES and not name.startswith(".") for name in there):
             raise UsageError(f"{path} holds other things: give a new or an empty output folder")
         with replacing(Path(path, _IMAGES)) as file:
             pq.write_table(images, file, row_group_size=shard_size)
         with replacing(Path(path, _SETTINGS)) as file:
             file.write_text(json.dumps(settings, indent=1))
         return cls(path)
+
+    def alone(self) -> ContextManager:
+        """A block in which no other run writes to the folder.
+
+        Raises:
+            UsageError: another one does.
+        """
+        return alone_in(self.path, self.path / _SETTINGS)
 
     def images(self, shard: int) -> List[Dict]:
         """{"image_id", "image"} of each image of a shard."""

@@ -1,9 +1,8 @@
 """All shards as COCO's files, one image at a time."""
 
-import json
 import os
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, TextIO
+from typing import Dict, Iterable, Iterator
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +11,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from ..errors import UsageError
-from ..files import output_names
-from ..results.whole_files import replacing
+from ..files import output_names, replacing
+from ..results.coco import images_and_categories
+from ..results.json_files import write_list, write_object
 from .folder import CollectionFolder
 
 __all__ = ["join_shards"]
@@ -49,11 +49,14 @@ def join_shards(folder: str) -> Path:
     target = collection.path / "coco"
     joined = _Joined(collection, target)
     if "panoptic" in collection.kinds:
-        parts = {**joined.header(), "annotations": joined.panoptic()}
-        _write_object(target / "panoptic.json", parts)
+        lists = {**joined.header(), "annotations": joined.panoptic()}
+        with replacing(target / "panoptic.json") as path:
+            write_object(path, lists)
     if "instance" in collection.kinds:
-        _write_object(target / "images.json", joined.header())
-        _write_list(target / "instances.json", joined.instances())
+        with replacing(target / "images.json") as path:
+            write_object(path, joined.header())
+        with replacing(target / "instances.json") as path:
+            write_list(path, joined.instances())
     if "semantic" in collection.kinds:
         joined.write_labels()
     return target
@@ -70,26 +73,17 @@ class _Joined:
         self.root = os.path.commonpath([os.path.dirname(path) for path in paths])
 
     def header(self) -> Dict[str, Iterable[Dict]]:
-        """The parts of a COCO json that say what ids are."""
+        """The lists of a COCO json that say what ids are."""
         images = (
-            {
-                "id": row["image_id"],
-                "file_name": os.path.relpath(row["image"], self.root).replace(os.sep, "/"),
-                "width": row["width"],
-                "height": row["height"],
-            }
+            (
+                row["image_id"],
+                os.path.relpath(row["image"], self.root).replace(os.sep, "/"),
+                row["height"],
+                row["width"],
+            )
             for row in self._rows()
         )
-        categories = (
-            {
-                "id": c.dataset_id,
-                "name": c.name,
-                "isthing": int(c.isthing),
-                **({"color": list(c.color)} if c.color else {}),
-            }
-            for c in sorted(self.collection.classes, key=lambda c: c.dataset_id)
-        )
-        return {"images": images, "categories": categories}
+        return images_and_categories(images, self.collection.classes)
 
     def panoptic(self) -> Iterator[Dict]:
         """Annotations, as COCO has them; writes each one's PNG."""
@@ -145,26 +139,3 @@ def _mask(row: Dict, region: Dict) -> np.ndarray:
     """(H, W) bool."""
     rle = {"size": [row["height"], row["width"]], "counts": region["counts"]}
     return mask_utils.decode(rle).astype(bool)
-
-
-def _write_object(path: Path, parts: Dict[str, Iterable[Dict]]) -> None:
-    """A json object of lists."""
-    with replacing(path) as part, open(part, "w") as file:
-        for i, (name, items) in enumerate(parts.items()):
-            file.write(f'{", " if i else "{"}"{name}": ')
-            _write_items(file, items)
-        file.write("}\n")
-
-
-def _write_list(path: Path, items: Iterable[Dict]) -> None:
-    with replacing(path) as part, open(part, "w") as file:
-        _write_items(file, items)
-
-
-def _write_items(file: TextIO, items: Iterable[Dict]) -> None:
-    """A json list, item by item: all of them may be more than the memory holds."""
-    file.write("[")
-    for i, item in enumerate(items):
-        file.write(",\n" if i else "\n")
-        file.write(json.dumps(item))
-    file.write("\n]\n")

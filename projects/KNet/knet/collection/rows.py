@@ -10,7 +10,7 @@ import pyarrow as pa
 from pycocotools import mask as mask_utils
 
 from ..data.classes import ModelClass
-from ..results.coco import instance_annotations, label_map
+from ..results.coco import instance_annotations, kernels_of, label_map
 
 __all__ = ["FAILURE_SCHEMA", "result_row", "row_schema"]
 
@@ -93,11 +93,10 @@ def _instances(result: Dict, classes: Sequence[ModelClass], score_threshold: flo
     return [
         {
             **_region(class_of[annotation["category_id"]], annotation["segmentation"]),
-            "bbox": annotation["bbox"],
             "score": annotation["score"],
             "kernel": kernel,
         }
-        for annotation, kernel in zip(annotations, instances.pred_kernels.tolist())
+        for annotation, kernel in zip(annotations, kernels_of(instances))
     ]
 
 

@@ -70,17 +70,18 @@ def predict_collection(
     engine.check()
     images = list_images(inputs, column, output)
     folder = CollectionFolder.create(output, settings.identity(), images, shard_size)
-    shards = folder.unfinished()
-    logger.info(
-        "%d images in %d shards, %d of them done",
-        folder.num_images,
-        folder.num_shards,
-        folder.num_shards - len(shards),
-    )
-    if shards:
-        with connected(engine.address):
-            _run(folder, settings, fitted(engine), shards)
-    folder.tidy()
+    with folder.alone():
+        shards = folder.unfinished()
+        logger.info(
+            "%d images in %d shards, %d of them done",
+            folder.num_images,
+            folder.num_shards,
+            folder.num_shards - len(shards),
+        )
+        if shards:
+            with connected(engine.address):
+                _run(folder, settings, fitted(engine), shards)
+        folder.tidy()
     return Summary(folder.num_images, len(folder.failures()), folder.num_shards, len(shards))
 
 

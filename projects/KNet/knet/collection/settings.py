@@ -9,9 +9,9 @@ from detectron2.utils.file_io import PathManager
 
 from ..data.classes import plain_classes
 from ..errors import UsageError
+from ..files import sha256_of
 from ..predictor import Predictor
 from ..results.kinds import KINDS, choose_results
-from ..results.whole_files import sha256_of
 
 __all__ = ["ModelSource", "Settings"]
 

@@ -3,14 +3,13 @@
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence
 
-import torch
-
-from ..predictor import Predictor
-from ..results.whole_files import replacing
+from ..errors import DatasetError
+from ..files import replacing
+from ..predictor import Prediction, Predictor
+from ..results.predictions import predict_alone, predict_each
 from .folder import CollectionFolder
 from .rows import result_row
 
@@ -21,13 +20,6 @@ logger = logging.getLogger(__name__)
 # A process may be killed for another reason than its image: it gets a second chance
 _MAX_DEATHS = 2
 _MAX_REASON = 500  # characters
-
-
-@dataclass
-class _Outcome:
-    size: Tuple[int, int] = (0, 0)  # height, width
-    result: Optional[Dict] = None
-    reason: str = ""  # why there is no result
 
 
 def predict_shard(
@@ -55,18 +47,18 @@ def predict_shard(
     paths = [image["image"] for image in images]
     attempt = _Attempt(folder.unfinished_file(f"{shard:05d}.json"))
     if attempt.is_first:
-        outcomes = _all_ahead(predictor, paths, read_threads)
+        predictions = predict_each(predictor, paths, read_threads)
     else:
-        outcomes = _one_by_one(predictor, paths, attempt)
+        predictions = _one_by_one(predictor, paths, attempt)
     rows: List[Dict] = []
     failures: List[Dict] = []
-    for image, outcome in zip(images, outcomes):
-        if outcome.result is None:
-            logger.warning("no result of %s: %s", image["image"], outcome.reason)
-            failures.append({**image, "reason": outcome.reason})
+    for item, image in zip(predictions, images):
+        if item.error is not None:
+            logger.warning("no result of %s: %s", image["image"], item.error)
+            failures.append({**image, "reason": str(item.error)[:_MAX_REASON]})
             continue
-        height, width = outcome.size
-        columns = result_row(outcome.result, folder.classes, folder.kinds, score_threshold)
+        height, width = item.image.shape[:2]
+        columns = result_row(item.result, folder.classes, folder.kinds, score_threshold)
         rows.append({**image, "height": height, "width": width, **columns})
     folder.finish(shard, rows, failures)
     attempt.forget()
@@ -99,45 +91,14 @@ class _Attempt:
         self.path.unlink(missing_ok=True)
 
 
-def _all_ahead(predictor: Predictor, paths: Sequence[str], read_threads: int) -> Iterator[_Outcome]:
-    done = 0
-    while done < len(paths):
-        try:
-            for prediction in predictor.stream(paths[done:], workers=read_threads):
-                done += 1
-                yield _outcome(prediction)
-        except Exception:  # at one of the next images, which are in the model together
-            for path in paths[done : done + predictor.batch_size]:
-                done += 1
-                yield _alone(predictor, path)
-
-
 def _one_by_one(
     predictor: Predictor, paths: Sequence[str], attempt: _Attempt
-) -> Iterator[_Outcome]:
+) -> Iterator[Prediction]:
     for path in paths:
         if attempt.deaths[path] >= _MAX_DEATHS:
-            yield _Outcome(reason=f"the process was killed at it {_MAX_DEATHS} times")
+            error = DatasetError(f"the process was killed at it {_MAX_DEATHS} times")
+            yield Prediction(path, error=error)
             continue
         attempt.note(path)
-        yield _alone(predictor, path)
+        yield predict_alone(predictor, path)
     attempt.note(None)
-
-
-def _alone(predictor: Predictor, path: str) -> _Outcome:
-    try:
-        (prediction,) = predictor.stream([path], workers=1)
-    except Exception as error:
-        if predictor.model.device.type == "cuda":
-            torch.cuda.synchronize()  # raises where the device is lost, which no image explains
-            torch.cuda.empty_cache()
-        logger.exception("no result of %s", path)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        return _Outcome(reason=reason[:_MAX_REASON])
-    return _outcome(prediction)
-
-
-def _outcome(prediction) -> _Outcome:
-    if prediction.error is not None:
-        return _Outcome(reason=str(prediction.error)[:_MAX_REASON])
-    return _Outcome(prediction.image.shape[:2], prediction.result)

@@ -9,10 +9,11 @@ import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Dict, Mapping, Optional, Tuple
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data.catalog import Metadata
 from torch import nn
 from yaml import YAMLError
@@ -22,6 +23,7 @@ from ..config import config_from_text
 from ..data.class_layout import resolve_model_classes
 from ..data.classes import ModelClass, classes_metadata, plain_classes, read_classes
 from ..errors import UsageError
+from ..files import replacing
 
 __all__ = ["FORMATS", "ModelInfo", "read_info", "save_model"]
 
@@ -48,7 +50,7 @@ class ModelInfo:
         Raises:
             UsageError, DatasetError: neither the config nor its data sets tell the classes.
         """
-        return cls(cfg, resolve_model_classes(cfg))
+        return cls(cfg.clone(), resolve_model_classes(cfg))
 
     @cached_property
     def metadata(self) -> Metadata:
@@ -59,7 +61,8 @@ class ModelInfo:
         """As containers of strings and numbers, without what is true of one machine alone."""
         cfg = self.cfg.clone()
         cfg.defrost()
-        cfg.DATASETS.CUSTOM = []  # paths of files that are not needed
+        # paths of files that are not needed
+        cfg.DATASETS.CUSTOM, cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = [], "", get_cfg().OUTPUT_DIR
         cfg.MODEL.KNET.CLASSES = []
         return {
             "version": _VERSION,
@@ -117,7 +120,7 @@ def read_info(content: Any, path: str) -> Optional[ModelInfo]:
     return None if plain is None else ModelInfo.from_plain(plain, path)
 
 
-def save_model(model: nn.Module, path: str, *, half: bool = False) -> None:
+def save_model(model: nn.Module, path: Union[str, os.PathLike], *, half: bool = False) -> None:
     """Write a model file: weights, config and classes, nothing of the training.
 
     The file appears whole or not at all.
@@ -132,6 +135,7 @@ def save_model(model: nn.Module, path: str, *, half: bool = False) -> None:
         UsageError: a model without ``info``, another ending, no safetensors, or a path that cannot
             be written.
     """
+    path = os.fspath(path)
     info: Optional[ModelInfo] = getattr(model, "info", None)
     if info is None:
         raise UsageError("this model does not know its classes: take one of knet.load_model")
@@ -169,17 +173,8 @@ def _safetensors(weights: Mapping[str, torch.Tensor], metadata: Dict[str, str]) 
 
 
 def _write(content: Any, path: str) -> None:
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(Path(path)) as part, open(part, "wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            torch.save(content, file)

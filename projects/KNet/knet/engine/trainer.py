@@ -94,7 +94,7 @@ class KNetTrainer(DefaultTrainer):
             return model
         except (UsageError, DatasetError):
             raise
-        except (AssertionError, AttributeError, KeyError, ValueError) as error:
+        except (AssertionError, AttributeError, KeyError, RuntimeError, ValueError) as error:
             logger.debug("Building the model:", exc_info=True)
             raise UsageError(f"no model can be built from MODEL.*: {error!r}") from error
 

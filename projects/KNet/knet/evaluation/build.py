@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import itertools
 import logging
-from typing import Callable, ContextManager, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, ContextManager, Dict, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -19,13 +19,13 @@ from ..data.class_layout import (
 from ..data.classes import classes_metadata
 from ..data.ground_truth import is_annotated
 from ..data.training_images import load_dicts
-from ..errors import DatasetError, UsageError
+from ..errors import UsageError
 from .cityscapes import cityscapes_instance_evaluator, cityscapes_semantic_evaluator
 from .coco_truth import check_ground_truth
 from .derived import derived_dataset
 from .images import is_measured
 from .instance import InstanceEvaluator
-from .outputs import data_files, inference_folder, protect
+from .outputs import files_elsewhere, inference_folder, protect
 from .panoptic import PanopticEvaluator
 from .semantic import SemanticEvaluator
 
@@ -77,18 +77,28 @@ def check_evaluator(cfg, dataset_name: str) -> None:
     _, kinds = _what_is_measured(cfg, dataset_name)
     dicts = load_dicts(dataset_name)
     if "INSTANCE" in kinds and is_measured(dicts):
-        check_ground_truth(dataset_name)
+        check_ground_truth(dataset_name, dicts)
     folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
+    _check_own_folder(cfg, dataset_name, folder)
     others = set(itertools.chain(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)) - {dataset_name}
-    files = itertools.chain.from_iterable(map(_files_of, others))
+    files = itertools.chain.from_iterable(files_elsewhere(other, folder) for other in others)
     protect(folder, kinds, dicts, MetadataCatalog.get(dataset_name), files)
     _tell_of_images_without_truth(dataset_name, dicts, folder)
 
 
-def _files_of(dataset_name: str) -> Iterator[str]:
-    """Every file of a data set that can be loaded; where one cannot, somebody else tells it."""
-    with contextlib.suppress(DatasetError, UsageError):
-        yield from data_files(load_dicts(dataset_name), MetadataCatalog.get(dataset_name))
+def _check_own_folder(cfg, dataset_name: str, folder: str) -> None:
+    """
+    Raises:
+        UsageError: another of DATASETS.TEST has the same folder, on a disk where upper and lower
+            case are the same.
+    """
+    for other in cfg.DATASETS.TEST:
+        theirs = inference_folder(cfg.OUTPUT_DIR, other)
+        if other != dataset_name and theirs.casefold() == folder.casefold():
+            raise UsageError(
+                f"the results of '{dataset_name}' and '{other}' in DATASETS.TEST would have one "
+                f"folder, {folder}: give one of the data sets another name"
+            )
 
 
 def _tell_of_images_without_truth(dataset_name: str, dicts: List[Dict], folder: str) -> None:
@@ -174,7 +184,7 @@ def _what_is_measured(cfg, dataset_name: str) -> Tuple[Builders, List[str]]:
     if "PANOPTIC" in kinds and importlib.util.find_spec("panopticapi") is None:
         raise UsageError(
             f"evaluating '{dataset_name}' in DATASETS.TEST needs COCO's panopticapi, which is not "
-            "installed: pip install panopticapi-lite"
+            "installed: pip install --no-deps panopticapi-lite"
         )
     return builders, kinds
 

@@ -1,25 +1,17 @@
 """The classes that an evaluator compares: their ids in files, in dicts, and their names."""
 
-from dataclasses import dataclass
 from typing import Dict, List
 
-__all__ = ["EvaluatedClass", "pixel_classes", "thing_classes", "thing_ids"]
+from ..data.classes import ModelClass
+
+__all__ = ["pixel_classes", "thing_classes", "thing_ids"]
 
 
-@dataclass(frozen=True)
-class EvaluatedClass:
-    """A class: its category id in json files, the metadata's contiguous id, its name."""
-
-    dataset_id: int
-    contiguous_id: int
-    name: str
-
-
-def thing_classes(metadata) -> List[EvaluatedClass]:
+def thing_classes(metadata) -> List[ModelClass]:
     """The thing classes of a data set by rising category id, the order of COCO's tool."""
     names, things = metadata.get("thing_classes", []), {}
     for dataset_id, i in sorted(thing_ids(metadata).items()):
-        things.setdefault(i, EvaluatedClass(dataset_id, i, _name(names, i)))
+        things.setdefault(i, ModelClass(i, dataset_id, _name(names, i), True))
     return list(things.values())
 
 
@@ -34,7 +26,7 @@ def thing_ids(metadata) -> Dict[int, int]:
     return ids
 
 
-def pixel_classes(metadata, is_panoptic: bool) -> List[EvaluatedClass]:
+def pixel_classes(metadata, is_panoptic: bool) -> List[ModelClass]:
     """The classes that a pixel can have, by rising contiguous id.
 
     Args:
@@ -48,10 +40,10 @@ def pixel_classes(metadata, is_panoptic: bool) -> List[EvaluatedClass]:
         dataset_ids = {i: k for k, i in stuff.items()}
         if not set(range(len(stuff_names))) <= dataset_ids.keys():
             dataset_ids = {i: i for i in range(len(stuff_names))}
-        return [EvaluatedClass(dataset_ids[i], i, name) for i, name in enumerate(stuff_names)]
-    classes = {c.contiguous_id: c for c in thing_classes(metadata)}
+        return [ModelClass(i, dataset_ids[i], name, False) for i, name in enumerate(stuff_names)]
+    classes = {c.id: c for c in thing_classes(metadata)}
     for dataset_id, i in sorted(stuff.items()):
-        classes.setdefault(i, EvaluatedClass(dataset_id, i, _name(stuff_names, i)))
+        classes.setdefault(i, ModelClass(i, dataset_id, _name(stuff_names, i), False))
     return [classes[i] for i in sorted(classes)]
 
 

@@ -16,12 +16,12 @@ from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
 from ..data.class_layout import IGNORE_LABEL
+from ..data.classes import ModelClass
 from ..data.ground_truth import read_ground_truth, read_panoptic_rows
 from ..data.image_reading import read_image
-from ..data.training_images import load_dicts
 from ..encoding import json_for_locale
 from ..errors import DatasetError
-from .classes import EvaluatedClass, thing_classes, thing_ids
+from .classes import thing_classes, thing_ids
 from .images import ImageIds, is_measured
 from .outputs import GROUND_TRUTH, IMAGE_INFO, has_json_file
 
@@ -36,27 +36,30 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
-def check_ground_truth(dataset_name: str) -> None:
+def check_ground_truth(dataset_name: str, dicts: Sequence[Dict]) -> None:
     """Look whether a data set has ground truth that COCO's tool can work with.
+
+    Args:
+        dataset_name: registered, instance or panoptic.
+        dicts: its images, as loaded.
 
     Raises:
         DatasetError: see :func:`restrict_to_dataset`.
     """
-    dicts_by_image(dataset_name)
+    _by_image(dataset_name, dicts)
     metadata = MetadataCatalog.get(dataset_name)
     if has_json_file(metadata):
         with reading(metadata.json_file):
             coco = COCO(json_for_locale(PathManager.get_local_path(metadata.json_file)))
-        restrict_to_dataset(coco, dataset_name, metadata.json_file)
+        restrict_to_dataset(coco, dataset_name, dicts, metadata.json_file)
 
 
-def dicts_by_image(dataset_name: str) -> Dict:
+def _by_image(dataset_name: str, dicts: Sequence[Dict]) -> Dict:
     """{image id: dict} of a data set; without ground truth see :class:`.images.ImageIds`.
 
     Raises:
         DatasetError: there is ground truth, and an image has no id, or that of another one.
     """
-    dicts = load_dicts(dataset_name)
     if not is_measured(dicts):
         return dict(zip(ImageIds(dicts).all, dicts))
     by_id = {d["image_id"]: d for d in dicts if "image_id" in d}
@@ -71,11 +74,12 @@ def dicts_by_image(dataset_name: str) -> Dict:
 # ------------------------------------------------------------------------------------------ writing
 
 
-def ground_truth_json(dataset_name: str, folder: str) -> str:
+def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> str:
     """The COCO json of a data set's objects: the ``json_file`` of its metadata, or one made now.
 
     Args:
         dataset_name: registered, instance or panoptic.
+        dicts: its images, as loaded.
         folder: where to write it if the metadata name no file that exists; without ground truth it
             has images and categories, but no annotations.
 
@@ -85,12 +89,12 @@ def ground_truth_json(dataset_name: str, folder: str) -> str:
     metadata = MetadataCatalog.get(dataset_name)
     if has_json_file(metadata):
         return json_for_locale(PathManager.get_local_path(metadata.json_file))
-    measured = is_measured(load_dicts(dataset_name))
+    measured = is_measured(dicts)
     path = os.path.join(folder, GROUND_TRUTH if measured else IMAGE_INFO)
     if comm.get_local_rank() == 0:  # on each machine, as they may not share their disks
         what = "objects" if measured else "images"
         logger.info("Writing the %s of '%s' in COCO's form into %s ...", what, dataset_name, path)
-        content = _coco_content(dataset_name)
+        content = _coco_content(dataset_name, _by_image(dataset_name, dicts))
         PathManager.mkdirs(folder)
         with PathManager.open(path, "w", encoding="utf-8") as f:
             json.dump(content, f)
@@ -98,11 +102,10 @@ def ground_truth_json(dataset_name: str, folder: str) -> str:
     return path
 
 
-def _coco_content(dataset_name: str) -> Dict:
+def _coco_content(dataset_name: str, dicts: Dict) -> Dict:
     """COCO instances content from the panoptic PNGs, or from the dicts' ``annotations``."""
     things = thing_classes(MetadataCatalog.get(dataset_name))
-    dataset_ids = {thing.contiguous_id: thing.dataset_id for thing in things}
-    dicts = dicts_by_image(dataset_name)
+    dataset_ids = {thing.id: thing.dataset_id for thing in things}
     images, annotations = [], []
     if not is_measured(list(dicts.values())):
         keys = ("file_name", "height", "width")
@@ -178,7 +181,7 @@ def _coco_annotation(source: Dict, mask: np.ndarray) -> Dict:
     }
 
 
-def _categories(things: Sequence[EvaluatedClass]) -> List[Dict]:
+def _categories(things: Sequence[ModelClass]) -> List[Dict]:
     return [{"id": thing.dataset_id, "name": thing.name} for thing in things]
 
 
@@ -199,7 +202,9 @@ def reading(json_file: str) -> Iterator[None]:
         raise DatasetError(f"{json_file} is no COCO instances json: {error!r}") from error
 
 
-def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
+def restrict_to_dataset(
+    coco: COCO, dataset_name: str, dicts: Sequence[Dict], json_file: str
+) -> None:
     """Leave in a ground truth, in place, the images and the thing classes of a data set.
 
     What COCO's tool reads and files often lack is added: ``info``, ``iscrowd``, ``area``, ``bbox``.
@@ -207,6 +212,7 @@ def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
     Args:
         coco: the content of ``json_file``.
         dataset_name: registered, instance or panoptic.
+        dicts: its images, as loaded.
 
     Raises:
         DatasetError: no image or no class is in both, an image has two sizes, or a class id means
@@ -216,12 +222,13 @@ def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
     for key in ("images", "categories"):
         if key not in content:
             raise DatasetError(f"{json_file} is no COCO instances json: it has no {key}")
-    images = _common_images(content["images"], dataset_name, json_file)
+    by_image = _by_image(dataset_name, dicts)
+    images = _common_images(content["images"], by_image, dataset_name, json_file)
     metadata = MetadataCatalog.get(dataset_name)
     things = thing_classes(metadata)
     _check_names(content["categories"], things, dataset_name, json_file)
     known_images = {image["id"] for image in images}
-    dataset_ids = {thing.contiguous_id: thing.dataset_id for thing in things}
+    dataset_ids = {thing.id: thing.dataset_id for thing in things}
     # a class may have several category ids: all become its first
     category = {k: dataset_ids[i] for k, i in thing_ids(metadata).items()}
     coco.dataset = {"info": {}, **content, "images": images, "categories": _categories(things)}
@@ -240,9 +247,10 @@ def restrict_to_dataset(coco: COCO, dataset_name: str, json_file: str) -> None:
                 annotation["bbox"] = mask_util.toBbox(coco.annToRLE(annotation)).tolist()
 
 
-def _common_images(images: List[Dict], dataset_name: str, json_file: str) -> List[Dict]:
-    """The json's images that the data set has too."""
-    dicts = dicts_by_image(dataset_name)
+def _common_images(
+    images: List[Dict], dicts: Dict, dataset_name: str, json_file: str
+) -> List[Dict]:
+    """The json's images that the data set has too, by their ids."""
     common = [image for image in images if image["id"] in dicts]
     if not common:
         raise DatasetError(
@@ -269,7 +277,7 @@ def _common_images(images: List[Dict], dataset_name: str, json_file: str) -> Lis
 
 
 def _check_names(
-    categories: List[Dict], things: Sequence[EvaluatedClass], dataset_name: str, json_file: str
+    categories: List[Dict], things: Sequence[ModelClass], dataset_name: str, json_file: str
 ) -> None:
     """The json must number the classes as the data set does; a name may be spelled otherwise."""
     names = {thing.dataset_id: thing.name for thing in things}

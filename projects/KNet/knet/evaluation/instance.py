@@ -58,10 +58,10 @@ class InstanceEvaluator(COCOEvaluator):
         self._measured_ids = None  # all
         if not has_json_file(metadata) and any("pan_seg_file_name" in d for d in dicts):
             self._measured_ids = [d["image_id"] for d in dicts if "pan_seg_file_name" in d]
-        json_file = ground_truth_json(dataset_name, output_dir)
+        json_file = ground_truth_json(dataset_name, dicts, output_dir)
         things = thing_classes(metadata)
         # Detectron2 wants the ids 0..n-1, and COCO's tool gives AP per class in this order
-        self._position = {thing.contiguous_id: i for i, thing in enumerate(things)}
+        self._position = {thing.id: i for i, thing in enumerate(things)}
         with (
             derived_dataset(
                 dataset_name,
@@ -72,7 +72,7 @@ class InstanceEvaluator(COCOEvaluator):
             reading(json_file),
         ):
             super().__init__(derived, tasks, output_dir=output_dir, **options)
-        restrict_to_dataset(self._coco_api, dataset_name, json_file)
+        restrict_to_dataset(self._coco_api, dataset_name, dicts, json_file)
         self._do_evaluation = self._do_evaluation and is_measured(dicts)
         self._evaluated_dataset = dataset_name
 

@@ -1,10 +1,15 @@
 """What an evaluation writes, and where; nothing of it is written over the data."""
 
+import contextlib
+import itertools
 import os
 from typing import Dict, Iterable, Iterator, List, Sequence
 
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from ..data.training_images import load_dicts
+from ..errors import DatasetError, UsageError
 from ..files import distinct_names, file_name_of, refuse_overwriting, relative_name
 
 __all__ = [
@@ -12,6 +17,7 @@ __all__ = [
     "IMAGE_INFO",
     "PREDICTIONS",
     "data_files",
+    "files_elsewhere",
     "has_json_file",
     "inference_folder",
     "png_names",
@@ -29,6 +35,7 @@ _FILES = {
 }
 _INPUTS = ("file_name", "pan_seg_file_name", "sem_seg_file_name")
 _JSON_INPUTS = ("panoptic_json", "json_file")
+_ROOTS = ("image_root", "panoptic_root", "sem_seg_root", "image_dir", "gt_dir")  # in metadata
 
 
 def inference_folder(output_dir: str, dataset_name: str) -> str:
@@ -54,7 +61,7 @@ def png_names(dicts: Sequence[Dict], metadata) -> List[str]:
 
 
 def protect(
-    folder: str, kinds: Iterable[str], dicts: Sequence[Dict], metadata, others: Iterable[str] = ()
+    folder: str, kinds: Sequence[str], dicts: Sequence[Dict], metadata, others: Iterable[str] = ()
 ) -> None:
     """Demand that an evaluation writes over nothing that is read.
 
@@ -62,22 +69,24 @@ def protect(
         folder: that it writes into.
         kinds: of results, "PANOPTIC", "INSTANCE" or "SEMANTIC".
         dicts, metadata: of the data set.
-        others: files of other data sets, see :func:`data_files`.
+        others: files of other data sets, see :func:`files_elsewhere`.
 
     Raises:
         UsageError: see :func:`knet.files.refuse_overwriting`.
     """
-    outputs = [name for kind in kinds for name in _FILES[kind]]
+    # both are asked for only where there is something to write over
+    outputs = _outputs(kinds, dicts, metadata)
+    inputs = itertools.chain(data_files(dicts, metadata), others)
+    refuse_overwriting(folder, outputs, inputs, change="OUTPUT_DIR")
+
+
+def _outputs(kinds: Sequence[str], dicts: Sequence[Dict], metadata) -> Iterator[str]:
+    """The paths below its folder of what an evaluation writes."""
+    yield from (name for kind in kinds for name in _FILES[kind])
     if "INSTANCE" in kinds and not has_json_file(metadata):
-        outputs += [GROUND_TRUTH, IMAGE_INFO]
+        yield from (GROUND_TRUTH, IMAGE_INFO)
     if "PANOPTIC" in kinds:
-        outputs += [os.path.join(PREDICTIONS, name) for name in png_names(dicts, metadata)]
-
-    def inputs() -> Iterator[str]:  # asked for only where there is something to write over
-        yield from data_files(dicts, metadata)
-        yield from others
-
-    refuse_overwriting(folder, outputs, inputs(), change="OUTPUT_DIR")
+        yield from (os.path.join(PREDICTIONS, name) for name in png_names(dicts, metadata))
 
 
 def has_json_file(metadata) -> bool:
@@ -90,3 +99,26 @@ def data_files(dicts: Iterable[Dict], metadata) -> Iterator[str]:
     """Every file that a data set is read from."""
     yield from (metadata.get(key) for key in _JSON_INPUTS if metadata.get(key))
     yield from (d[key] for d in dicts for key in _INPUTS if d.get(key))
+
+
+def files_elsewhere(dataset_name: str, folder: str) -> Iterator[str]:
+    """The files of another data set that may be in a folder.
+
+    It is loaded, which may take long, only if its own folders do not rule that out. Where it cannot
+    be loaded, somebody else tells it.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    yield from data_files((), metadata)
+    folder, roots = os.path.realpath(folder), [metadata.get(key) for key in _ROOTS]
+    roots = [os.path.realpath(root) for root in roots if root is not None]
+    for root in roots:
+        if _is_within(root, folder):
+            for parent, _, names in os.walk(root):
+                yield from (os.path.join(parent, name) for name in names)
+    if not roots or any(_is_within(folder, root) for root in roots):
+        with contextlib.suppress(DatasetError, UsageError):
+            yield from data_files(load_dicts(dataset_name), metadata)
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))

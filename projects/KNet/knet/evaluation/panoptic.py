@@ -18,10 +18,10 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image
 from tabulate import tabulate
 
-from ..data.datasets.coco_panoptic import plain_categories
+from ..data.datasets.coco_panoptic import read_panoptic_json
 from ..data.training_images import load_dicts
 from ..errors import DatasetError
-from .classes import pixel_classes, thing_ids
+from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
 
@@ -100,26 +100,27 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         return OrderedDict({"panoptic_seg": result})
 
     def _content(self, predictions: List[Dict]) -> Dict:
-        """What the panoptic json has; where there is none, images and categories."""
-        panoptic_json = self._metadata.get("panoptic_json")
+        """What the panoptic json has; images and categories where it lacks them or there is none.
+
+        Raises:
+            DatasetError: the json cannot be used.
+        """
+        panoptic_json, images = self._metadata.get("panoptic_json"), []
         if panoptic_json:
-            with PathManager.open(panoptic_json, encoding="utf-8-sig") as f:
-                content = json.load(f)
-            categories = plain_categories(content["categories"], panoptic_json)
-            annotations = content.get("annotations") or []
-            return {**content, "annotations": annotations, "categories": categories}
-        images = []
+            content = read_panoptic_json(panoptic_json)
+            return {**content, "categories": content["categories"] or self._categories()}
         for prediction in predictions:
             with Image.open(io.BytesIO(prediction["png_string"])) as png:
                 width, height = png.size
             image = {"id": prediction["image_id"], "width": width, "height": height}
             images.append({**image, "file_name": self._file_names[image["id"]]})
-        things = set(thing_ids(self._metadata))
-        categories = [
-            {"id": c.dataset_id, "name": c.name, "isthing": int(c.dataset_id in things)}
+        return {"info": {}, "images": images, "annotations": [], "categories": self._categories()}
+
+    def _categories(self) -> List[Dict]:
+        return [
+            {"id": c.dataset_id, "name": c.name, "isthing": int(c.isthing)}
             for c in pixel_classes(self._metadata, is_panoptic=True)
         ]
-        return {"info": {}, "images": images, "annotations": [], "categories": categories}
 
     def _write(self, predictions: List[Dict], content: Dict, folder: str) -> None:
         """Write the predictions below ``folder``, as COCO's server takes them."""

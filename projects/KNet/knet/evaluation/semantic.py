@@ -53,7 +53,7 @@ class SemanticEvaluator(SemSegEvaluator):
         classes = pixel_classes(metadata, self._is_panoptic)
         self._evaluated_dataset = dataset_name
         self._dicts = {d[truth_key]: d for d in dicts if truth_key in d}
-        self._contiguous_ids = [c.contiguous_id for c in classes]
+        self._contiguous_ids = [c.id for c in classes]
         self._num_contiguous_ids = max(self._contiguous_ids, default=-1) + 1
         self._ignored_in_truth = (
             self._num_contiguous_ids

@@ -3,11 +3,12 @@
 Shape shorthand: H x W an image's size, N instances, S segments.
 """
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import Instances
 from panopticapi.utils import id2rgb
 from scipy.ndimage import find_objects
 
@@ -16,11 +17,39 @@ from ..errors import UsageError
 
 __all__ = [
     "bbox_of",
+    "images_and_categories",
     "instance_annotations",
+    "kernels_of",
     "label_map",
     "panoptic_png_and_annotation",
     "segment_annotations",
 ]
+
+
+def images_and_categories(
+    images: Iterable[Tuple[int, str, int, int]], classes: Sequence[ModelClass]
+) -> Dict[str, Iterable[Dict]]:
+    """The lists of a COCO json that say what ids are, made as they are iterated over.
+
+    Args:
+        images: id, file name, height, width of each.
+        classes: the model's.
+    """
+    return {
+        "images": (
+            {"id": image_id, "file_name": name, "width": width, "height": height}
+            for image_id, name, height, width in images
+        ),
+        "categories": (
+            {
+                "id": c.dataset_id,
+                "name": c.name,
+                "isthing": int(c.isthing),
+                **({"color": list(c.color)} if c.color else {}),
+            }
+            for c in sorted(classes, key=lambda c: c.dataset_id)
+        ),
+    }
 
 
 def panoptic_png_and_annotation(
@@ -92,6 +121,13 @@ def instance_annotations(
     for annotation in annotations:
         annotation["category_id"] = dataset_ids[annotation["category_id"]]
     return annotations
+
+
+def kernels_of(instances: Instances) -> List[Optional[int]]:
+    """The kernel that made each instance; None where the model, such as Mask R-CNN, has none."""
+    if instances.has("pred_kernels"):
+        return instances.pred_kernels.tolist()
+    return [None] * len(instances)
 
 
 def label_map(result: Dict, classes: Sequence[ModelClass]) -> np.ndarray:

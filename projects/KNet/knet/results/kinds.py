@@ -2,6 +2,7 @@
 
 from typing import Iterable, Optional
 
+from detectron2.modeling import GeneralizedRCNN
 from torch import nn
 
 from ..errors import UsageError
@@ -15,7 +16,8 @@ def choose_results(model: nn.Module, kind: Optional[str] = None, also: Iterable[
     """Let a model make the results that are asked for, and no others: each takes time and memory.
 
     Args:
-        model: of ``load_model``. A ``KNet`` makes any kind, other models semantic results alone.
+        model: of ``load_model``. A ``KNet`` makes any kind, a Mask R-CNN instance results alone,
+            other models semantic ones.
         kind: the main one; None: the first that the model's config switches on.
         also: others.
 
@@ -27,9 +29,10 @@ def choose_results(model: nn.Module, kind: Optional[str] = None, also: Iterable[
     """
     switches = getattr(model, "postprocessor", None)
     if switches is None:
-        if {kind, *also} - {None, "semantic"}:
-            raise UsageError("this model makes semantic results alone: choose no others")
-        return "semantic"
+        only = "instance" if isinstance(model, GeneralizedRCNN) else "semantic"
+        if {kind, *also} - {None, only}:
+            raise UsageError(f"this model makes {only} results alone: choose no others")
+        return only
     if kind is None:
         kind = next((each for each in KINDS if getattr(switches, f"{each}_on")), None)
     if kind is None:

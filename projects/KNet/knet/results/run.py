@@ -1,11 +1,10 @@
 """Predictions over many images into a folder, each image once, however often the run is stopped."""
 
 import logging
-from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Sequence, Tuple
 
-import numpy as np
-
-from ..errors import DatasetError
+from ..predictor import Predictor
+from .predictions import predict_each
 from .run_folder import RunFolder, RunImage
 from .writers import ResultFiles, write_csv
 
@@ -17,7 +16,7 @@ FAILURES = "failures.csv"
 
 
 def predict_images(
-    predictor,
+    predictor: Predictor,
     folder: RunFolder,
     images: Sequence[RunImage],
     files: Sequence[ResultFiles],
@@ -27,11 +26,11 @@ def predict_images(
 ) -> List[Tuple[str, str]]:
     """Predict on images, write their files and at the end the files about all of the folder.
 
-    An image that cannot be read, or is too large for the memory, is left out and named in
+    An image that cannot be read, or that the model cannot take, is left out and named in
     ``failures.csv``.
 
     Args:
-        predictor: :class:`knet.Predictor`.
+        predictor: makes what the files need.
         folder: of the run.
         images: of ``folder.add``; those that are done are left out.
         files: what to write.
@@ -46,13 +45,15 @@ def predict_images(
     """
     left = [image for image in images if not folder.is_done(image)]
     failures = []
-    for image, pixels, result, error in _predictions(predictor, left, workers):
-        if error is not None:
-            logger.warning("%s is left out: %s", image.source, error)
-            failures.append((image.source, str(error)))
+    predictions = predict_each(predictor, [image.source for image in left], workers)
+    for item, image in zip(predictions, left):
+        if item.error is not None:
+            logger.warning("%s is left out: %s", image.source, item.error)
+            failures.append((image.source, str(item.error)))
         else:
-            record: Dict = {"height": pixels.shape[0], "width": pixels.shape[1]}
-            record.update((kind.NAME, kind.write(image, pixels, result)) for kind in files)
+            height, width = item.image.shape[:2]
+            record: Dict = {"height": height, "width": width}
+            record.update((each.NAME, each.write(image, item.image, item.result)) for each in files)
             folder.finish(image, record)
         progress()
     for kind in files:
@@ -63,30 +64,3 @@ def predict_images(
         (folder.path / FAILURES).unlink(missing_ok=True)
     folder.mark_complete()
     return failures
-
-
-def _predictions(
-    predictor, images: Sequence[RunImage], workers: int
-) -> Iterator[Tuple[RunImage, Optional[np.ndarray], Optional[Dict], Optional[Exception]]]:
-    """Image, (H, W, 3) pixels, result, or error; what the memory cannot hold is an error too."""
-    done = 0
-    while done < len(images):
-        try:
-            for item in predictor.stream([i.source for i in images[done:]], workers=workers):
-                done += 1
-                yield images[done - 1], item.image, item.result, item.error
-        except RuntimeError as error:
-            if "memory" not in str(error):
-                raise
-            # of a batch any may be too large: the first of it again, alone, and the rest anew
-            yield (images[done], *_predict_alone(predictor, images[done]))
-            done += 1
-
-
-def _predict_alone(predictor, image: RunImage):
-    try:
-        (item,) = predictor.stream([image.source], workers=1)
-        return item.image, item.result, item.error
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        return None, None, DatasetError(f"it is too large for the memory: {reason}")

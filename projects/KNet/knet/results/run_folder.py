@@ -9,6 +9,7 @@ An image's files come first, its line last. So a run that was stopped, however h
 the last whole line, and what it had begun is written again.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -16,12 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-import portalocker
-
 from ..data.image_files import image_ids
 from ..errors import UsageError
-from ..files import distinct_names, relative_name
-from .whole_files import replacing
+from ..files import alone_in, distinct_names, relative_name, replacing
 
 __all__ = ["STATE", "RunFolder", "RunImage"]
 
@@ -67,23 +65,27 @@ class RunFolder:
     def __init__(self, folder: str, settings: Dict, reserved: Sequence[str] = ()):
         """
         Args:
-            folder: new, empty, or of a run of the same settings.
+            folder: new, empty, or of a run of the same settings (any, if it has finished no image).
             settings: what the results depend on, by the name that a user knows; for json.
             reserved: folders in it that images' names must not lead to.
 
         Raises:
-            UsageError: it holds other things, or results of other settings, or is in use.
+            UsageError: it holds other things; at the start of the block: or results of other
+                settings, or it is in use.
         """
         self.path = Path(folder)
         self._state = self.path / STATE
+        self._settings = json.loads(json.dumps(settings))
         self._reserved = {STATE, *reserved}
-        self._check_and_mark(settings)
+        self._refuse_other_things()
+        self._open = contextlib.ExitStack()
         self._journal: Optional[BinaryIO] = None
         self._images: Dict[str, RunImage] = {}  # by source
         self._written: List[str] = []  # since the last finished image
         # by image id, of finished ones
         self._offsets: Dict[int, int] = {}  # of their lines in the journal
         self._stamps: Dict[int, List[int]] = {}
+        self._seen: Dict[int, Optional[Tuple[int, int]]] = {}  # stamps when this run began
         self._files: Dict[int, List[str]] = {}
 
     # ------------------------------------------------------------------------------ the images
@@ -104,20 +106,31 @@ class RunFolder:
 
     def is_done(self, image: RunImage) -> bool:
         """Are there the results of the file as it is now?"""
-        stamp = image.stamp()
+        stamp = self._stamp(image)
         return (
             stamp is not None
             and self._stamps.get(image.id) == list(stamp)
             and all((self.path / name).exists() for name in self._files[image.id])
         )
 
+    def _stamp(self, image: RunImage) -> Optional[Tuple[int, int]]:
+        """Of before the image was read: what changes behind that is done again."""
+        if image.id not in self._seen:
+            self._seen[image.id] = image.stamp()
+        return self._seen[image.id]
+
     @property
     def is_complete(self) -> bool:
-        """Are the files about all images made from all that are finished?"""
-        return (self._state / COMPLETE).exists()
+        """Are there the files about all images, made from all that are finished?"""
+        path = self._state / COMPLETE
+        return path.exists() and all(
+            (self.path / name).exists() for name in json.loads(path.read_text())
+        )
 
     def mark_complete(self) -> None:
-        (self._state / COMPLETE).touch()
+        """Note that the files about all images are written."""
+        files, self._written = self._written, []
+        self._write_state(COMPLETE, json.dumps(files))
 
     # ----------------------------------------------------------------------------- the results
 
@@ -141,7 +154,7 @@ class RunFolder:
         """
         (self._state / COMPLETE).unlink(missing_ok=True)
         files, self._written = self._written, []
-        entry = {"id": image.id, "stamp": list(image.stamp() or ()), "files": files, **record}
+        entry = {"id": image.id, "stamp": list(self._stamp(image) or ()), "files": files, **record}
         line = json.dumps(entry)
         self._enter(entry, self._journal.seek(0, os.SEEK_END))
         self._journal.write(line.encode() + b"\n")
@@ -158,25 +171,24 @@ class RunFolder:
     # --------------------------------------------------------------------------------- opening
 
     def __enter__(self) -> "RunFolder":
-        self._journal = open(self._state / JOURNAL, "ab+")
-        try:
-            portalocker.lock(
-                self._journal, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-            )
-        except portalocker.LockException as error:
-            self._journal.close()
-            raise UsageError(
-                f"another run is writing to {self.path}: wait for it, or give another --output"
-            ) from error
-        # a run that was killed leaves the file that it was writing
-        for part in self._state.glob(f"{PART}*"):
-            part.unlink()
-        self._images = self._read_images()
-        self._read_journal()
+        self._state.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(alone_in(self.path, self._state / JOURNAL))
+            # a run that was killed leaves the file that it was writing
+            for part in self._state.glob(f"{PART}*"):
+                part.unlink()
+            self._journal = stack.enter_context(open(self._state / JOURNAL, "ab+"))
+            if self._journal.seek(0, os.SEEK_END):
+                self._check_settings()
+                self._images = self._read_images()
+                self._read_journal()
+            else:  # a first start, or one that came to nothing
+                self._write_state(SETTINGS, json.dumps(self._settings, indent=1))
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_) -> None:
-        self._journal.close()
+        self._open.close()
 
     def _read_journal(self) -> None:
         self._journal.seek(0)
@@ -203,33 +215,29 @@ class RunFolder:
             path.write_text(text)
 
     def _read_images(self) -> Dict[str, RunImage]:
-        path = self._state / IMAGES
-        if not path.exists():
-            return {}
-        images = [RunImage(**entry) for entry in json.loads(path.read_text())]
+        images = [RunImage(**entry) for entry in json.loads((self._state / IMAGES).read_text())]
         return {image.source: image for image in images}
 
-    def _check_and_mark(self, settings: Dict) -> None:
-        path = self._state / SETTINGS
-        settings = json.loads(json.dumps(settings))
-        if path.exists():
-            before = json.loads(path.read_text())
-            names = sorted({*before, *settings})
-            different = [name for name in names if before.get(name) != settings.get(name)]
-            if different:
-                raise UsageError(
-                    f"{self.path} holds results of other settings ({', '.join(different)}): give "
-                    "another --output, or remove it"
-                )
-            return
+    def _check_settings(self) -> None:
+        before = json.loads((self._state / SETTINGS).read_text())
+        names = sorted({*before, *self._settings})
+        different = [name for name in names if before.get(name) != self._settings.get(name)]
+        if different:
+            raise UsageError(
+                f"{self.path} holds results of other settings ({', '.join(different)}): give "
+                "another --output, or remove it"
+            )
+
+    def _refuse_other_things(self) -> None:
         if self.path.is_file():
             raise UsageError(f"{self.path} is a file: give a folder as --output")
-        if self.path.is_dir() and any(not name.startswith(".") for name in os.listdir(self.path)):
+        if not self.path.is_dir() or self._state.is_dir():
+            return
+        if any(not name.startswith(".") for name in os.listdir(self.path)):
             raise UsageError(
                 f"{self.path} holds files of something else: give an empty or a new folder as "
                 "--output"
             )
-        self._write_state(SETTINGS, json.dumps(settings, indent=1))
 
     # -------------------------------------------------------------------------- names and ids
 

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from ..data.classes import ModelClass
-from .coco import bbox_of, label_map, segment_annotations
+from .coco import bbox_of, kernels_of, label_map, segment_annotations
 
 __all__ = ["COLUMNS", "table_rows"]
 
@@ -55,7 +55,7 @@ def _instance_rows(instances, classes: Sequence[ModelClass], threshold: float) -
     instances = instances[instances.scores >= threshold].to("cpu")
     by_id = {c.id: c for c in classes}
     areas = instances.pred_masks.flatten(1).sum(1).tolist()
-    kernels = instances.pred_kernels.tolist()
+    kernels = kernels_of(instances)
     rows = []
     for i, (x0, y0, x1, y1) in enumerate(instances.pred_boxes.tensor.int().tolist()):
         if areas[i] > 0:

@@ -5,7 +5,6 @@ about all images need of it; at the end ``assemble`` makes those from the journa
 """
 
 import csv
-import json
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
@@ -13,7 +12,13 @@ import numpy as np
 from PIL import Image
 
 from ..data.classes import ModelClass
-from .coco import instance_annotations, label_map, panoptic_png_and_annotation
+from .coco import (
+    images_and_categories,
+    instance_annotations,
+    label_map,
+    panoptic_png_and_annotation,
+)
+from .json_files import write_list, write_object
 from .run_folder import RunFolder, RunImage
 from .table import COLUMNS, table_rows
 
@@ -67,28 +72,13 @@ class ResultFiles:
         for image, record in self.folder.records():
             yield image, record, record[self.NAME]
 
-    def _images_and_categories(self) -> Dict:
-        """The parts of a COCO json that say what ids are."""
-        return {
-            "images": [
-                {
-                    "id": image.id,
-                    "file_name": image.file_name,
-                    "width": record["width"],
-                    "height": record["height"],
-                }
-                for image, record in self.folder.records()
-            ],
-            "categories": [
-                {
-                    "id": c.dataset_id,
-                    "name": c.name,
-                    "isthing": int(c.isthing),
-                    **({"color": list(c.color)} if c.color else {}),
-                }
-                for c in sorted(self.classes, key=lambda c: c.dataset_id)
-            ],
-        }
+    def _header(self) -> Dict[str, Iterable[Dict]]:
+        """The lists of a COCO json that say what ids are."""
+        images = (
+            (image.id, image.file_name, record["height"], record["width"])
+            for image, record in self.folder.records()
+        )
+        return images_and_categories(images, self.classes)
 
 
 class PictureFiles(ResultFiles):
@@ -129,16 +119,13 @@ class PanopticFiles(ResultFiles):
         return annotation
 
     def assemble(self) -> None:
-        content = self._images_and_categories()
-        content["annotations"] = [annotation for _, _, annotation in self._parts()]
-        self.folder.write("panoptic.json", lambda path: path.write_text(json.dumps(content)))
+        annotations = (annotation for _, _, annotation in self._parts())
+        lists = {**self._header(), "annotations": annotations}
+        self.folder.write("panoptic.json", lambda path: write_object(path, lists))
 
 
 class InstanceFiles(ResultFiles):
-    """COCO instances: ``instances.json``, all of them, and ``images.json``, which image is which.
-
-    The list of results may be larger than the memory: it is written one by one.
-    """
+    """COCO instances: ``instances.json`` has them all, ``images.json`` which image is which."""
 
     NAME = "instances"
     KIND = "instance"
@@ -147,10 +134,9 @@ class InstanceFiles(ResultFiles):
         return instance_annotations(result, self.classes, image_id=image.id)
 
     def assemble(self) -> None:
-        content = self._images_and_categories()
-        self.folder.write("images.json", lambda path: path.write_text(json.dumps(content)))
+        self.folder.write("images.json", lambda path: write_object(path, self._header()))
         found = (one for _, _, annotations in self._parts() for one in annotations)
-        self.folder.write("instances.json", lambda path: _write_list(path, found))
+        self.folder.write("instances.json", lambda path: write_list(path, found))
 
 
 class LabelFiles(ResultFiles):
@@ -204,12 +190,3 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def _write_list(path: Path, items: Iterable) -> None:
-    with open(path, "w") as file:
-        file.write("[")
-        for i, item in enumerate(items):
-            file.write(",\n" if i else "\n")
-            file.write(json.dumps(item))
-        file.write("\n]\n")

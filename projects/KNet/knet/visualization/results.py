@@ -172,7 +172,7 @@ class SemanticResults(Results):
 
     def truth(self, dataset_dict: Dict) -> Segmentation:
         is_panoptic = "pan_seg_file_name" in dataset_dict
-        ids = [c.contiguous_id for c in pixel_classes(self.metadata, is_panoptic)]
+        ids = [c.id for c in pixel_classes(self.metadata, is_panoptic)]
         ignored = self.metadata.get("ignore_label", IGNORE_LABEL)
         if is_panoptic:  # any label that is no class
             ignored = max(ids, default=-1) + 1
@@ -184,7 +184,7 @@ class SemanticResults(Results):
     def prediction(self, dataset_dict: Dict) -> Segmentation:
         entries = self.by_image[dataset_dict["file_name"]]
         classes = pixel_classes(self.metadata, "pan_seg_file_name" in dataset_dict)
-        ids = {c.dataset_id: c.contiguous_id for c in classes}
+        ids = {c.dataset_id: c.id for c in classes}
         segments = [self._segment(self._contiguous_id(e, ids, self.path)) for e in entries]
         return self._decode(entries, segments, dataset_dict)
 

@@ -52,11 +52,16 @@ def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
 def read_panoptic_json(panoptic_json: str) -> Dict:
     """Read a COCO panoptic json; that of a test set, without annotations, gets an empty list.
 
+    That of COCO's own test images does not tell things from stuff: it gets an empty list of
+    categories too.
+
     Raises:
         DatasetError: it is missing, no json, or lacks images or categories.
     """
     content = read_json(panoptic_json, "panoptic json", ("images", "categories"))
     content["annotations"] = content.get("annotations") or []
+    if not content["annotations"] and any("isthing" not in c for c in content["categories"]):
+        content["categories"] = []
     for what, keys in _KEYS.items():
         check_entries(content[what], keys, f"'{what}' of {panoptic_json}")
     content["categories"] = plain_categories(content["categories"], panoptic_json)
@@ -265,7 +270,8 @@ def register_coco_panoptic(
         name: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         image_root, panoptic_root: folders of the images and of the id PNGs; images alone, to
             predict on, have no PNGs.
-        panoptic_json: COCO panoptic json; without annotations for images alone.
+        panoptic_json: COCO panoptic json; without annotations for images alone, whose classes may
+            be those of the model (see :func:`read_panoptic_json`).
         instances_json: COCO instances json of the same images, for instance evaluation.
 
     Raises:
@@ -280,7 +286,8 @@ def register_coco_panoptic(
             f"the data set '{name}' lacks PANOPTIC_ROOT, the folder of the PNGs that the "
             f"annotations of {panoptic_json} name: add it"
         )
-    metadata = panoptic_metadata(content["categories"])
+    tells_classes = bool(content["categories"] or content["annotations"])
+    metadata = panoptic_metadata(content["categories"]) if tells_classes else {}
     DatasetCatalog.register(
         name,
         lambda: load_coco_panoptic_json(panoptic_json, image_root, panoptic_root, metadata),
