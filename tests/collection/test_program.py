@@ -2,6 +2,7 @@
 
 import socket
 import sys
+import threading
 import time
 
 import pytest
@@ -46,6 +47,22 @@ def program(model_file, image_folder, tmp_path, monkeypatch, capsys):
 def test_wrong_flags_end_in_one_sentence(program, tmp_path, monkeypatch, changes, sentence):
     monkeypatch.chdir(tmp_path)
     assert sentence in program(**changes)
+
+
+@pytest.mark.parametrize("in_a_lock", [False, True])
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, in_a_lock):
+    def interrupted(args):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if in_a_lock:  # which was waited for
+                threading.Lock().release()
+
+    module = load("predict_collection")
+    monkeypatch.setattr(module, "setup_logger", lambda **_: None)
+    monkeypatch.setattr(module, "predict", interrupted)
+    assert module.main(["--weights", "a.pth", "--input", "b", "--output", "c"]) == 130
+    assert capsys.readouterr().err == "predict_collection.py: stopped; the same command goes on\n"
 
 
 def test_a_list_without_the_column_ends_in_one_sentence(program, tmp_path):

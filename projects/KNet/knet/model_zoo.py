@@ -162,7 +162,7 @@ def _published_config(content: Dict, path: str, opts: Optional[Sequence[str]]) -
     if not config:
         raise UsageError(
             f"{path} does not tell its config, and is none of the published models: name the "
-            "config too, as in load_model('output/config.yaml', weights)"
+            "config too (--config-file), as in load_model('output/config.yaml', weights)"
         )
     logger.info("%s: the config is taken to be %s", path, config)
     # a published head without kernel update has no config of its own

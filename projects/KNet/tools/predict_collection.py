@@ -90,7 +90,10 @@ def main(argv=None) -> int:
     except OSError as error:
         print(f"predict_collection.py: cannot write the results: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # Ctrl-C while Ray waits may come as the error of a lock that is lost by it
+        if KeyboardInterrupt not in (type(error), type(error.__context__)):
+            raise
         print("predict_collection.py: stopped; the same command goes on", file=sys.stderr)
         return INTERRUPTED
     done = summary.images - summary.failures

@@ -2,11 +2,13 @@
 
 import os
 import pickle
+from pathlib import Path
 from typing import Dict, Iterable, Mapping, Optional, Tuple
 
 import torch
 
 from ..errors import UsageError
+from ..files import replacing
 from .architecture import describe, published_config
 from .fit import leave_out_classes, require_fit
 from .official_names import from_official, is_of_network, to_official
@@ -60,11 +62,8 @@ def convert_file(
     else:
         converted, what = to_official_file(state_dict, source, model)
         content = {"state_dict": converted, "meta": {}}
-    folder = os.path.dirname(os.path.abspath(target))
-    os.makedirs(folder, exist_ok=True)
-    unfinished = f"{target}.unfinished"
-    torch.save(content, unfinished)
-    os.replace(unfinished, target)
+    with replacing(Path(target)) as part, open(part, "wb") as file:
+        torch.save(content, file)
     return f"{source} is {what}: {len(converted)} tensors in {target}"
 
 

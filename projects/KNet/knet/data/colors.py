@@ -51,7 +51,7 @@ def read_colors(values: Sequence[Any], name: Callable[[int], str]) -> List[Optio
     """Colours as RGB of 0..255.
 
     A colour is three numbers (a fourth, of transparency, is left away) in a list, tuple, array or
-    text; "#rrggbb" or shorter, with or without "#"; what CSS has ("rgb(18, 171, 159)", "teal");
+    text; "#rrggbb", also without "#", or "#rgb"; what CSS has ("rgb(18, 171, 159)", "teal");
     or {"r":, "g":, "b":}. Numbers count to 255; to 1 where none is larger and one is no integer.
 
     Args:

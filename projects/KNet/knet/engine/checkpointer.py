@@ -73,7 +73,7 @@ class KNetCheckpointer(DetectionCheckpointer):
             pickle.UnpicklingError,
         ) as error:
             raise UsageError(
-                f"cannot load {path}: {' '.join(str(error).split())}; {self.advice}"
+                f"cannot load {path}: {' '.join(str(error).split()).rstrip('.')}; {self.advice}"
             ) from error
         finally:
             self._parsed_url_during_load = None  # which an error would leave behind
