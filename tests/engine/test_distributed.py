@@ -7,6 +7,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from knet.engine.main import leave_group
 from knet.modeling import criterion as criterion_module
 from knet.modeling.criterion import average_over_workers
 from tests.parity.recorded import LEVELS, THINGS, build_model, shapes
@@ -59,6 +60,7 @@ def worker(path):
         sum(module(*inputs_of(rank)).values()).backward()
     if rank == 0:
         torch.save([p.grad for p in module.module.parameters()], path)
+    leave_group()
 
 
 def test_two_workers_average_gradients_and_positives(tmp_path, monkeypatch):

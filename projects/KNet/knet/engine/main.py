@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from typing import Dict, Iterator, List, Optional, Sequence
 
+import torch.distributed as dist
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
@@ -26,7 +27,7 @@ from .checks import check_config, check_datasets
 from .device import select_device
 from .trainer import KNetTrainer
 
-__all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
+__all__ = ["leave_group", "load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,20 @@ def run(cfg: CfgNode, args) -> Dict:
     return results
 
 
+def run_in_group(cfg: CfgNode, args) -> Dict:
+    """:func:`run` in one of several processes, which part at its end: else torch may abort one."""
+    results = run(cfg, args)
+    leave_group()
+    return results
+
+
+def leave_group() -> None:
+    """End the communication of processes that Detectron2 has launched, when all have come here."""
+    if dist.is_initialized():
+        comm.synchronize()
+        dist.destroy_process_group()
+
+
 def main(argv: Optional[List[str]] = None) -> int:
     """
     Args:
@@ -153,7 +168,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         num_processes = prepare(cfg, args.num_gpus, args.num_machines)
         cfg.freeze()
         launch(
-            run,
+            run_in_group,
             num_processes,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
