@@ -49,8 +49,13 @@ def tiny_model(
     mask_stride: int = 4,
     in_channels: int = 3,
     seed: int = 0,
+    kernel_head=KernelHead,
+    residual: bool = False,
 ) -> KNet:
-    """A whole K-Net that trains a step in milliseconds; class scores start near 0.5, not 0.01."""
+    """A whole K-Net that trains a step in milliseconds; class scores start near 0.5, not 0.01.
+
+    Where stages are residual, class scores start at those of the kernel head.
+    """
     layout = layout or ClassLayout([0, 1, 2], [3, 4])
     num_classes = layout.num_things + layout.num_stuff
     torch.manual_seed(seed)
@@ -61,7 +66,7 @@ def tiny_model(
         neck=SemanticFPN(
             shapes, in_features=list(shapes), channels=channels, stride=neck_stride, num_groups=4
         ),
-        kernel_head=KernelHead(
+        kernel_head=kernel_head(
             num_thing_classes=layout.num_things,
             num_stuff_classes=layout.num_stuff,
             num_kernels=num_kernels,
@@ -70,7 +75,11 @@ def tiny_model(
         ),
         kernel_update_heads=[
             KernelUpdateHead(
-                num_classes=num_classes, channels=channels, num_heads=2, feedforward_channels=24
+                num_classes=num_classes,
+                channels=channels,
+                num_heads=2,
+                feedforward_channels=24,
+                residual=residual,
             )
             for _ in range(num_stages)
         ],

@@ -12,6 +12,7 @@ from knet.modeling import inference
 from knet.modeling.inference import (
     ImageSizes,
     Postprocessor,
+    mask_quality,
     masks_to_boxes,
     merge_panoptic,
     resize_masks,
@@ -276,6 +277,54 @@ def test_postprocessor(seed):
         check_panoptic(results["panoptic_seg"], masks, class_scores, post)
         check_instances(results["instances"], masks, class_scores, post)
         labels = slow.kernel_labels(class_scores, num_kernels, layout.num_things)
+        expected = slow.semantic_scores(masks, labels, layout.ids)
+        assert np.array_equal(results["sem_seg"].numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mask_quality(seed, monkeypatch):
+    """Mean over the pixels above the threshold, not at it; 0 where there are none."""
+    if seed:
+        monkeypatch.setattr(inference, "_STRIP_PIXELS", 9)  # several strips an image
+    rng = np.random.default_rng((4, seed))
+    for _ in range(50):
+        masks = random_maps(rng, int(rng.integers(1, 5)), random_size(rng))
+        threshold = float(rng.choice([0.25, 0.5, 0.75]))
+        quality = mask_quality(torch.from_numpy(masks), threshold)
+        assert quality.shape == (len(masks),)
+        for value, mask in zip(quality.tolist(), masks):
+            inside = [float(p) for p in mask.flatten() if p > threshold]
+            assert value == pytest.approx(np.mean(inside) if inside else 0, rel=1e-6)
+    half = torch.full((1, 2, 2), 0.5)
+    half[0, 0, 0] = 0.75
+    assert mask_quality(half).tolist() == [0.75]
+    assert mask_quality(half, 0.25).tolist() == [0.5625]
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_scores_times_mask_quality(is_on):
+    """In all three results, of every kernel and class; the masks stay as they are."""
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        layout = random_layout(rng)
+        num_all, num_classes = 4 + layout.num_stuff, len(layout.ids)
+        post = Postprocessor(
+            layout=layout, num_kernels=4, mask_quality=is_on, mask_threshold=0.6, score_threshold=0
+        )
+        sizes = ImageSizes(padded=(16, 24), image=(13, 20), output=(9, 31))
+        mask_logits = torch.from_numpy(rng.normal(size=(num_all, 4, 6)) * 3).float()
+        class_logits = torch.from_numpy(rng.normal(size=(num_all, num_classes))).float()
+        mask_logits[0] = -9  # empty
+        results = post(class_logits, mask_logits, sizes)
+        masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
+        scores = class_logits.sigmoid()
+        if is_on:
+            scores *= mask_quality(masks, 0.6)[:, None]
+            assert not scores[0].any()
+        scores, masks = scores.numpy(), masks.numpy()
+        check_panoptic(results["panoptic_seg"], masks, scores, post)
+        check_instances(results["instances"], masks, scores, post)
+        labels = slow.kernel_labels(scores, 4, layout.num_things)
         expected = slow.semantic_scores(masks, labels, layout.ids)
         assert np.array_equal(results["sem_seg"].numpy(), expected)
 

@@ -212,3 +212,71 @@ def test_half_precision_logits_cost_what_their_values_cost():
                 target,
             )
             assert float(costs[0, kernel, target]) == pytest.approx(expected, abs=1e-5)
+
+
+# --- pairs that must not be ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_allowed_pairs_are_matched(seed):
+    """As many of them as can be, and of these the cheapest; with more objects than kernels too."""
+    rng = np.random.default_rng((3, seed))
+    left_out = 0
+    for _ in range(CASES_PER_SEED):
+        mask_logits, class_logits, targets = random_problem(rng)
+        logits = as_tensor(mask_logits), as_tensor(class_logits)
+        matcher = Matcher()
+        free = matcher.costs(*logits, targets)
+        allowed = torch.from_numpy(rng.random(free.shape) < rng.choice([0, 0.2, 0.5, 1]))
+        costs = matcher.costs(*logits, targets, allowed)
+        assert torch.equal(costs[allowed], free[allowed])
+        (pairs,) = matcher.solve(costs[None].numpy(), targets.num_things)
+        assert len(pairs) == len(targets.num_things)
+        for image, count in enumerate(targets.num_things):
+            kernels, objects = pairs[image]
+            assert allowed[image, kernels, objects].all()
+            assert len(set(kernels.tolist())) == len(set(objects.tolist())) == len(kernels)
+            assert (np.diff(kernels) > 0).all()
+            wanted = free[image, :, :count].double().masked_fill(~allowed[image, :, :count], np.inf)
+            best_num_bad, best_total = slow.best_assignment_value(wanted.numpy())
+            assert len(kernels) == min(wanted.shape) - best_num_bad
+            _, total = slow.assignment_value(wanted, zip(kernels, objects))
+            assert total == pytest.approx(best_total, abs=1e-6)
+            left_out += best_num_bad
+    assert left_out > 10
+
+
+def test_all_pairs_allowed_is_no_rule():
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        mask_logits, class_logits, targets = random_problem(rng)
+        logits = as_tensor(mask_logits), as_tensor(class_logits)
+        free = Matcher().costs(*logits, targets)
+        everything = torch.ones(free.shape, dtype=torch.bool)
+        assert torch.equal(Matcher().costs(*logits, targets, everything), free)
+
+
+def test_a_dear_pair_that_is_allowed_is_taken():
+    """Its kernel is sure of nothing there; the cheap one must not be."""
+    mask_logits = torch.tensor([[[[100.0, 100.0]], [[-100.0, -100.0]]]])
+    class_logits = torch.tensor([[[100.0, -100.0], [-100.0, 100.0]]])
+    masks = np.ones((1, 1, 1, 2), dtype=np.float32)
+    targets = make_targets(masks, np.array([[0]]), [1])
+    allowed = torch.tensor([[[False], [True]]])
+    costs = Matcher().costs(mask_logits, class_logits, targets, allowed)
+    (((kernels, objects),),) = Matcher().solve(costs[None].numpy(), [1])
+    assert (kernels.tolist(), objects.tolist()) == ([1], [0])
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (4, 2), (1, 1)])
+def test_no_pair_allowed_at_all(shape):
+    rng = np.random.default_rng(6)
+    num_kernels, num_objects = shape
+    masks = random_masks(rng, (2, num_objects, 3, 3))
+    targets = make_targets(masks, np.zeros((2, num_objects), dtype=int), [num_objects, 0])
+    logits = torch.zeros(2, num_kernels, 3, 3)
+    nothing = torch.zeros(2, num_kernels, num_objects, dtype=torch.bool)
+    costs = Matcher().costs(logits, None, targets, nothing)
+    ((first, second),) = Matcher().solve(costs[None].numpy(), targets.num_things)
+    for kernels, objects in (first, second):
+        assert len(kernels) == len(objects) == 0

@@ -72,7 +72,8 @@ def _add_model(cfg: CN) -> None:
     knet.NECK.STRIDE = 8
 
     knet.KERNEL_HEAD = CN()
-    # A class of KERNEL_HEAD_REGISTRY
+    # A class of KERNEL_HEAD_REGISTRY: KernelHead (the paper's), or PointKernelHead, whose instance
+    # kernels start where the middle of an object seems to be
     knet.KERNEL_HEAD.NAME = "KernelHead"
 
     knet.KERNEL_UPDATE = CN()
@@ -87,6 +88,9 @@ def _add_model(cfg: CN) -> None:
     # Linear-norm-ReLU blocks before the last linear of the class and the mask branch
     knet.KERNEL_UPDATE.NUM_CLASS_LAYERS = 1
     knet.KERNEL_UPDATE.NUM_MASK_LAYERS = 1
+    # False: each stage makes masks and class scores anew (the paper's); True: it adds to those of
+    # the stage before
+    knet.KERNEL_UPDATE.RESIDUAL = False
 
     # Semantic models: kernel update on top of a head that ends in a 1x1 classifier, for
     # MODEL.SEM_SEG_HEAD.NAME "KNetSemSegHead". MODEL.SEM_SEG_HEAD.* configures the base head;
@@ -103,6 +107,9 @@ def _add_model(cfg: CN) -> None:
     knet.SEMANTIC.AUXILIARY_IN_FEATURE = ""
     knet.SEMANTIC.AUXILIARY_CHANNELS = 256
     knet.SEMANTIC.AUXILIARY_WEIGHT = 0.4
+    # Of a dice loss of each stage beside the cross entropy (not the paper's): rare classes count
+    # as much as frequent ones. 0: none
+    knet.SEMANTIC.DICE_WEIGHT = 0.0
     # Dropout2d before the classifier of SemSegFCNHead, SemSegPSPHead, SemSegASPPHead,
     # SemSegUPerHead and the auxiliary head
     knet.SEMANTIC.DROPOUT = 0.1
@@ -124,6 +131,8 @@ def _add_training_and_test(cfg: CN) -> None:
     # 0 leaves the rank loss out; a model without stuff classes never has it
     knet.LOSS.RANK_WEIGHT = 0.1
     knet.LOSS.SEMANTIC_WEIGHT = 1.0
+    # Of the point map of PointKernelHead
+    knet.LOSS.POINT_WEIGHT = 1.0
 
     knet.TEST = CN()
     # Which results the model makes
@@ -136,6 +145,8 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.TEST.OVERLAP_THRESHOLD = 0.6
     # Instance: results an image
     knet.TEST.MAX_INSTANCES = 100
+    # Multiply each kernel's class scores by the mean probability inside its mask
+    knet.TEST.MASK_QUALITY = False
 
 
 def _add_backbones(cfg: CN) -> None:

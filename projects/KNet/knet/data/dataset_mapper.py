@@ -29,6 +29,8 @@ __all__ = ["KNetDatasetMapper", "decode_panoptic", "segment_rows"]
 
 logger = logging.getLogger(__name__)
 
+MODELS_OF_BOXES = ("GeneralizedRCNN", "PanopticFPNOfOneRange")  # that are compared with
+
 
 class KNetDatasetMapper:
     """Reads the image and its ground truth of whatever kind once and augments both.
@@ -77,7 +79,7 @@ class KNetDatasetMapper:
             "augmentations": build_augmentations(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "mask_on": cfg.MODEL.MASK_ON,
-            "boxes_on": cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN",
+            "boxes_on": cfg.MODEL.META_ARCHITECTURE in MODELS_OF_BOXES,
         }
         if not cfg.MODEL.MASK_ON:
             classes = resolve_semantic_classes(cfg)

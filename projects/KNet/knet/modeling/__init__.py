@@ -8,6 +8,8 @@ from .kernel_update import KERNEL_UPDATE_HEAD_REGISTRY, KernelUpdateHead, Kernel
 from .matcher import Matcher
 from .meta_arch import KNet
 from .neck import NECK_REGISTRY, SemanticFPN
+from .panoptic_fpn import PanopticFPNOfOneRange
+from .point_kernel_head import PointKernelHead
 from .semantic import KNetSemSegHead, SemanticKNet
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "KernelUpdateHead",
     "KernelUpdater",
     "Matcher",
+    "PanopticFPNOfOneRange",
+    "PointKernelHead",
     "Postprocessor",
     "SemanticFPN",
     "SemanticKNet",

@@ -3,8 +3,8 @@
 Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
 """
 
-from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -13,13 +13,16 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..data.class_layout import ClassLayout
-from .losses import dice_loss, focal_loss_sum, mask_loss, rank_loss
+from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
+from .masks import resize
 from .matcher import Matcher
-from .structures import StagePrediction, Targets
+from .points import point_target, reachable
+from .structures import Points, StagePrediction, Targets
 
 __all__ = [
     "Criterion",
     "Pairs",
+    "largest_share",
     "rank_target",
     "semantic_target",
     "top_matched_kernel",
@@ -95,6 +98,21 @@ def semantic_target(
     return torch.where(top_kernel >= 0, thing, stuff)
 
 
+def largest_share(targets: Targets, num_thing_classes: int) -> torch.Tensor:
+    """Class of each cell: that of the object or stuff with the largest share, matched or not.
+
+    Returns:
+        (B, h, w) model class, -1 for a cell without label; things win a draw.
+    """
+    share, thing = targets.thing_masks.max(1)
+    label = targets.thing_classes.gather(1, thing.flatten(1)).view_as(thing)
+    label = torch.where(share > 0, label, -1)
+    if targets.stuff_masks.shape[1] == 0:
+        return label
+    stuff_share, stuff = targets.stuff_masks.max(1)
+    return torch.where(stuff_share > share, stuff + num_thing_classes, label)
+
+
 class Criterion(nn.Module):
     """All losses of K-Net; every stage is matched on the prediction of the stage before it."""
 
@@ -110,14 +128,16 @@ class Criterion(nn.Module):
         dice_weight: float = 4.0,
         rank_weight: float = 0.1,
         semantic_weight: float = 1.0,
+        point_weight: float = 1.0,
     ):
         """
         Args:
             matcher: finds the object of each instance kernel.
             num_kernels: instance kernels; those behind them are one per stuff class.
             num_thing_classes: thing classes, the first columns of the class branch.
-            class_weight, mask_weight, dice_weight, rank_weight, semantic_weight: weights of the
-                losses; with a rank weight of 0 that loss is left out (instance models).
+            class_weight, mask_weight, dice_weight, rank_weight, semantic_weight, point_weight:
+                weights of the losses; with a rank weight of 0 that loss is left out (instance
+                models). The point loss is that of kernels that start at points.
         """
         super().__init__()
         self.matcher = matcher
@@ -128,6 +148,7 @@ class Criterion(nn.Module):
         self.dice_weight = dice_weight
         self.rank_weight = rank_weight
         self.semantic_weight = semantic_weight
+        self.point_weight = point_weight
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -142,6 +163,7 @@ class Criterion(nn.Module):
             # instance models have none (paper section 3.4)
             "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
+            "point_weight": loss.POINT_WEIGHT,
         }
 
     def forward(
@@ -149,14 +171,15 @@ class Criterion(nn.Module):
     ) -> Dict[str, torch.Tensor]:
         """
         Args:
-            stages: the first masks (stage 0) and the prediction of each update stage, with mask
-                logits (B, N, h, w) at the mask stride.
-            semantic_logits: (B, K, h, w) of the semantic branch.
+            stages: the first masks (stage 0) and the prediction of each update stage; mask logits
+                of another size are resized to that of the targets.
+            semantic_logits: (B, K, H, W) of the semantic branch, resized likewise.
             targets: ground truth at the mask stride.
 
         Returns:
-            ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1.. and
-            ``loss_semantic``; scalars whose sum is the training loss.
+            ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1..,
+            ``loss_semantic`` and, of kernels that start at points, ``loss_point``; scalars whose
+            sum is the training loss.
         """
         # sums over all pixels of a mask overflow half precision
         with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
@@ -165,19 +188,28 @@ class Criterion(nn.Module):
     def _losses(
         self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
     ) -> Dict[str, torch.Tensor]:
+        size = targets.thing_masks.shape[-2:]
+        semantic_logits = resize(semantic_logits, size)
+        if self.rank_weight > 0:  # else those of the matched kernels are enough
+            stages = [replace(s, mask_logits=resize(s.mask_logits, size)) for s in stages]
         matched, stuff = self.match(stages, targets)
-        num_positive = average_over_workers(
-            len(matched[0].image) + len(stuff.image), semantic_logits.device
-        )
+        points = stages[0].points
+        # an object that no point is on is an object all the same
+        num_things = len(matched[0].image) if points is None else sum(targets.num_things)
+        num_positive = average_over_workers(num_things + len(stuff.image), semantic_logits.device)
         top_stuff = top_stuff_class(targets)
         losses = {}
+        if points is not None:
+            losses["loss_point"] = self.point_loss(points, targets)
         for index, stage in enumerate(stages):
             things = matched[self.matched_on(index)]
             top_kernel = top_matched_kernel(things, targets)
             if index == 0:
-                losses["loss_semantic"] = self.semantic_loss(
-                    semantic_logits, things, top_kernel, top_stuff, targets
-                )
+                if points is None:
+                    label = self.matched_label(things, top_kernel, top_stuff, targets)
+                else:
+                    label = largest_share(targets, self.num_thing_classes)
+                losses["loss_semantic"] = self.semantic_loss(semantic_logits, label)
                 logits = stage.mask_logits[:, : self.num_kernels]
                 stage_losses = self.mask_losses(logits, things, None, top_kernel, targets)
             else:
@@ -198,12 +230,16 @@ class Criterion(nn.Module):
     def match(self, stages: List[StagePrediction], targets: Targets) -> Tuple[List[Pairs], Pairs]:
         """Match all stages of all images, with one copy to the host and one back.
 
+        A kernel that starts at a point may only take an object that has a share in its cell.
+
         Returns:
             the matches made on the prediction of stage 0, 1, ..., of which :meth:`matched_on`
             tells the one that a stage learns by; and the stuff kernels whose class is there.
         """
         sources = stages[: self.matched_on(len(stages) - 1) + 1]
-        costs = torch.stack([self._costs(stage, targets) for stage in sources])
+        points = stages[0].points
+        allowed = None if points is None else reachable(points, targets)
+        costs = torch.stack([self._costs(stage, targets, allowed) for stage in sources])
         present = targets.stuff_present
         packed = torch.cat((costs.flatten(), present.flatten().to(costs.dtype))).cpu().numpy()
         costs_host = packed[: costs.numel()].reshape(costs.shape)
@@ -227,11 +263,15 @@ class Criterion(nn.Module):
         *matched, stuff = [Pairs(*group) for group in indices.split(sizes, dim=1)]
         return matched, stuff
 
-    def _costs(self, stage: StagePrediction, targets: Targets) -> torch.Tensor:
+    def _costs(
+        self, stage: StagePrediction, targets: Targets, allowed: Optional[torch.Tensor] = None
+    ) -> torch.Tensor:
         class_logits = stage.class_logits
         if class_logits is not None:
             class_logits = class_logits[:, : self.num_kernels, : self.num_thing_classes]
-        return self.matcher.costs(stage.mask_logits[:, : self.num_kernels], class_logits, targets)
+        mask_logits = stage.mask_logits[:, : self.num_kernels]
+        mask_logits = resize(mask_logits, targets.thing_masks.shape[-2:])
+        return self.matcher.costs(mask_logits, class_logits, targets, allowed)
 
     def class_loss(
         self, logits: torch.Tensor, things: Pairs, stuff: Pairs, targets: Targets, num_positive
@@ -264,50 +304,66 @@ class Criterion(nn.Module):
         """Mask, dice and rank loss of one stage.
 
         Args:
-            mask_logits: (B, N, h, w).
+            mask_logits: (B, N, H, W); with a rank loss at the mask stride.
             stuff: positive stuff kernels, or None where the logits have no stuff kernels.
             winner: (B, h, w) kernel that should win each cell, -1 for none.
         """
-        mask_logits = mask_logits.float()
         predicted = mask_logits[things.image, things.kernel]
         wanted = targets.thing_masks[things.image, things.target]
         if stuff is not None:
             predicted = torch.cat((predicted, mask_logits[stuff.image, stuff.kernel]))
             wanted = torch.cat((wanted, targets.stuff_masks[stuff.image, stuff.target]))
+        # no rows cannot be interpolated; reshaped they keep their path for the gradient
+        size = wanted.shape[-2:]
+        predicted = resize(predicted[None], size)[0] if len(wanted) else predicted.reshape(0, *size)
+        predicted = predicted.float()
         losses = {
             "loss_mask": self.mask_weight * mask_loss(predicted, wanted),
             "loss_dice": self.dice_weight * dice_loss(predicted, wanted),
         }
         if self.rank_weight > 0:
-            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits, winner)
+            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits.float(), winner)
         return losses
 
-    def semantic_loss(
+    def point_loss(self, points: Points, targets: Targets) -> torch.Tensor:
+        """Focal loss of the point map, per object of the mean worker."""
+        _, num_classes, *size = points.logits.shape
+        target, num_objects = point_target(targets, num_classes, tuple(size))
+        normaliser = average_over_workers(num_objects, points.logits.device)
+        return self.point_weight * point_loss(points.logits.float(), target) / normaliser
+
+    def matched_label(
         self,
-        logits: torch.Tensor,
         things: Pairs,
         top_kernel: torch.Tensor,
         top_stuff: torch.Tensor,
         targets: Targets,
     ) -> torch.Tensor:
+        """(B, h, w) class of each cell, see :func:`semantic_target`; matched things alone."""
+        class_of_kernel = top_kernel.new_zeros((len(top_kernel), self.num_kernels))
+        thing_class = targets.thing_classes[things.image, things.target]
+        class_of_kernel[things.image, things.kernel] = thing_class
+        return semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
+
+    def semantic_loss(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         """Focal loss of the semantic branch, per labelled cell of this worker's images.
 
         Cells without label (ignored, crowd, padding) are negatives of every class.
+
+        Args:
+            logits: (B, K, h, w).
+            label: (B, h, w) class of each cell, -1 for none.
         """
-        class_of_kernel = top_kernel.new_zeros((len(logits), self.num_kernels))
-        thing_class = targets.thing_classes[things.image, things.target]
-        class_of_kernel[things.image, things.kernel] = thing_class
-        label = semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
         classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
         one_hot = (label[:, None] == classes).float()
         num_labelled = (label >= 0).sum().clamp(min=1)
         return self.semantic_weight * focal_loss_sum(logits.float(), one_hot) / num_labelled
 
 
-def average_over_workers(count: float, device: torch.device):
-    """Mean of a count over all workers, at least 1."""
+def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):
+    """Mean of a count over all workers, at least 1; a tensor's is never read by the host."""
     if comm.get_world_size() == 1:
-        return max(count, 1)
-    total = torch.tensor(float(count), device=device)
+        return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+    total = torch.as_tensor(count, dtype=torch.float32, device=device).clone()
     torch.distributed.all_reduce(total)
     return (total / comm.get_world_size()).clamp(min=1)

@@ -14,7 +14,13 @@ from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
 
-__all__ = ["Postprocessor", "masks_to_boxes", "merge_panoptic", "resize_masks"]
+__all__ = [
+    "Postprocessor",
+    "mask_quality",
+    "masks_to_boxes",
+    "merge_panoptic",
+    "resize_masks",
+]
 
 # An image is scored in strips of about so many pixels: at 12 megapixels the scores of all kernels
 # at once are 7 GB.
@@ -43,6 +49,23 @@ def resize_masks(
     if tuple(output_size) != tuple(image_size):
         masks = F.interpolate(masks, output_size, mode="bilinear", align_corners=False)
     return masks[0]
+
+
+def mask_quality(masks: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
+    """Mean probability of each mask over the pixels above the threshold, 0 for an empty one.
+
+    Args:
+        masks: (N, H, W) probabilities.
+
+    Returns:
+        (N,).
+    """
+    total, count = 0, 0
+    for strip in _row_strips(masks):
+        inside = strip > threshold
+        total = total + (strip * inside).sum((1, 2))
+        count = count + inside.sum((1, 2))
+    return total / count.clamp(min=1)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
@@ -142,6 +165,7 @@ class Postprocessor:
         overlap_threshold: float = 0.6,
         mask_threshold: float = 0.5,
         max_instances: int = 100,
+        mask_quality: bool = False,
     ):
         """
         Args:
@@ -151,6 +175,7 @@ class Postprocessor:
             score_threshold, overlap_threshold: see :func:`merge_panoptic`.
             mask_threshold: a pixel is in an instance's mask above it.
             max_instances: instances an image; no score threshold, no NMS.
+            mask_quality: multiply the class scores by :func:`mask_quality`.
         """
         self.layout = layout
         self.num_kernels = num_kernels
@@ -161,6 +186,7 @@ class Postprocessor:
         self.overlap_threshold = overlap_threshold
         self.mask_threshold = mask_threshold
         self.max_instances = max_instances
+        self.mask_quality = mask_quality
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -175,6 +201,7 @@ class Postprocessor:
             "overlap_threshold": test.OVERLAP_THRESHOLD,
             "mask_threshold": cfg.MODEL.KNET.MASK_THRESHOLD,
             "max_instances": test.MAX_INSTANCES,
+            "mask_quality": test.MASK_QUALITY,
         }
 
     def __call__(
@@ -192,6 +219,8 @@ class Postprocessor:
         """
         class_scores = class_logits.float().sigmoid()
         masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
+        if self.mask_quality:
+            class_scores = class_scores * mask_quality(masks, self.mask_threshold)[:, None]
         scores, labels = self.kernel_labels(class_scores)
         results = {}
         if self.panoptic_on:

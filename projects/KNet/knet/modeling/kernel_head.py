@@ -23,7 +23,8 @@ Modules that turn the neck's two maps into the first kernels and masks; called w
 ``(cfg, num_thing_classes, num_stuff_classes)``.
 """
 
-PRIOR_PROBABILITY = 0.01  # of a class before anything is learned, as in focal loss (RetinaNet)
+# of a class before anything is learned, as in focal loss (RetinaNet): a probability of 0.01
+PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
 
 
 def build_kernel_head(cfg, num_thing_classes: int, num_stuff_classes: int) -> nn.Module:
@@ -72,9 +73,7 @@ class KernelHead(nn.Module):
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.instance_kernels.weight, std=1.0)
         nn.init.normal_(self.semantic_kernels.weight, std=0.01)
-        nn.init.constant_(
-            self.semantic_kernels.bias, -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-        )
+        nn.init.constant_(self.semantic_kernels.bias, PRIOR_LOGIT)
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):

@@ -3,7 +3,6 @@
 Shape shorthand: B images, N kernels, C channels, K classes, H x W the feature map.
 """
 
-import math
 from typing import Optional
 
 import fvcore.nn.weight_init as weight_init
@@ -15,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .grouping import group_features
-from .kernel_head import PRIOR_PROBABILITY
+from .kernel_head import PRIOR_LOGIT
 from .structures import StagePrediction
 
 __all__ = [
@@ -28,7 +27,8 @@ __all__ = [
 KERNEL_UPDATE_HEAD_REGISTRY = Registry("KNET_KERNEL_UPDATE_HEAD")
 KERNEL_UPDATE_HEAD_REGISTRY.__doc__ = """
 One stage of kernel update; called once per stage with ``(cfg, num_classes)``, and for semantic
-models with the arguments of :class:`KernelUpdateHead` by which these differ.
+models with the arguments of :class:`KernelUpdateHead` by which these differ. Its forward takes what
+that of :class:`KernelUpdateHead` takes; ``class_logits`` are not given in semantic models.
 """
 
 
@@ -139,6 +139,7 @@ class KernelUpdateHead(nn.Module):
         num_mask_layers: int = 1,
         mask_threshold: Optional[float] = 0.5,
         xavier_init: bool = True,
+        residual: bool = False,
     ):
         """
         Args:
@@ -152,9 +153,12 @@ class KernelUpdateHead(nn.Module):
             num_class_layers, num_mask_layers: blocks before the last linear of each branch.
             mask_threshold: see :func:`knet.modeling.grouping.group_features`.
             xavier_init: start as the published detection models did, else as the semantic ones.
+            residual: add to the masks and class logits of the stage before, instead of making
+                them anew; a stage that has learned nothing changes nothing.
         """
         super().__init__()
         self.mask_threshold = mask_threshold
+        self.residual = residual
         self.feature_transform = Conv2d(channels, channels, 1)
         self.updater = KernelUpdater(update_channels or channels)
         self.attention = nn.MultiheadAttention(channels, num_heads, dropout, batch_first=True)
@@ -178,8 +182,12 @@ class KernelUpdateHead(nn.Module):
         else:  # linear and attention layers stay as PyTorch starts them
             weight_init.c2_msra_fill(self.feature_transform)
         if self.class_proj is not None:
-            bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
-            nn.init.constant_(self.class_proj.bias, bias)
+            nn.init.constant_(self.class_proj.bias, PRIOR_LOGIT)
+        if residual:
+            for layer in (self.mask_proj, self.class_proj):
+                if layer is not None:
+                    nn.init.normal_(layer.weight, std=0.01)
+                    nn.init.zeros_(layer.bias)
 
     @classmethod
     def from_config(cls, cfg, num_classes):
@@ -194,6 +202,7 @@ class KernelUpdateHead(nn.Module):
             "num_class_layers": update.NUM_CLASS_LAYERS,
             "num_mask_layers": update.NUM_MASK_LAYERS,
             "mask_threshold": knet.MASK_THRESHOLD,
+            "residual": update.RESIDUAL,
         }
 
     def _init_xavier(self):
@@ -207,12 +216,14 @@ class KernelUpdateHead(nn.Module):
         feature_map: torch.Tensor,
         kernels: torch.Tensor,
         mask_logits: torch.Tensor,
+        class_logits: Optional[torch.Tensor] = None,
     ) -> StagePrediction:
         """
         Args:
             feature_map: (B, C, H, W), F.
             kernels: (B, N, C), K_{s-1}.
             mask_logits: (B, N, H', W'), M_{s-1}; resized to H x W if it has another size.
+            class_logits: (B, N, K) of the stage before, if it has some; for residual stages.
 
         Returns:
             K_s, M_s at H x W and, with a class branch, the class logits.
@@ -232,10 +243,12 @@ class KernelUpdateHead(nn.Module):
         kernels = self.feedforward_norm(kernels + self.feedforward(kernels))
 
         mask_kernels = self.mask_proj(self.mask_layers(kernels))
-        return StagePrediction(
-            kernels=kernels,
-            mask_logits=torch.einsum("bnc,bchw->bnhw", mask_kernels, stage_map),
-            class_logits=(
-                None if self.class_proj is None else self.class_proj(self.class_layers(kernels))
-            ),
-        )
+        new_masks = torch.einsum("bnc,bchw->bnhw", mask_kernels, stage_map)
+        new_classes = None
+        if self.class_proj is not None:
+            new_classes = self.class_proj(self.class_layers(kernels))
+        if self.residual:
+            new_masks = mask_logits + new_masks
+            if new_classes is not None:
+                new_classes = new_classes + (PRIOR_LOGIT if class_logits is None else class_logits)
+        return StagePrediction(kernels, new_masks, new_classes)

@@ -7,7 +7,7 @@ import torch
 from fvcore.nn import sigmoid_focal_loss
 from torch.nn import functional as F
 
-__all__ = ["dice_loss", "focal_loss_sum", "mask_loss", "rank_loss"]
+__all__ = ["dice_loss", "focal_loss_sum", "mask_loss", "point_loss", "rank_loss"]
 
 
 def focal_loss_sum(
@@ -53,3 +53,20 @@ def rank_loss(mask_logits: torch.Tensor, top_kernel: torch.Tensor) -> torch.Tens
     """
     loss = F.cross_entropy(mask_logits, top_kernel, ignore_index=-1, reduction="sum")
     return loss / top_kernel.numel()
+
+
+def point_loss(
+    logits: torch.Tensor, target: torch.Tensor, alpha: float = 2.0, beta: float = 4.0
+) -> torch.Tensor:
+    """CenterNet's focal loss of a point map, summed ("Objects as Points", equation 1).
+
+    A cell whose target is 1 is a middle; the nearer to 1 another's is, the less it has to be 0.
+
+    Args:
+        logits, target: of one shape; target 0..1.
+    """
+    p = logits.sigmoid()
+    middle = (target == 1).to(logits.dtype)
+    positive = middle * (1 - p) ** alpha * F.logsigmoid(logits)
+    negative = (1 - middle) * (1 - target) ** beta * p**alpha * F.logsigmoid(-logits)
+    return -(positive + negative).sum()

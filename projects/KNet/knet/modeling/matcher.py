@@ -17,6 +17,9 @@ __all__ = ["Matcher", "class_cost", "dice_cost", "hungarian", "mask_cost"]
 
 logger = logging.getLogger(__name__)
 
+# Cost of a pair that must not be: far above what weighted costs reach, far below float32's end
+IMPOSSIBLE = 1e6
+
 
 def class_cost(
     class_logits: torch.Tensor, classes: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
@@ -86,8 +89,9 @@ def hungarian(cost: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
             (~finite).sum(),
             cost.size,
         )
-        best, worst = (cost[finite].min(), cost[finite].max()) if finite.any() else (0.0, 0.0)
-        # dearer than any sum of finite costs could save
+        real = finite & (cost != IMPOSSIBLE)
+        best, worst = (cost[real].min(), cost[real].max()) if real.any() else (0.0, 0.0)
+        # dearer than any sum of real costs could save, cheaper than what must not be
         forbidden = worst + (worst - best + 1) * (min(cost.shape) + 1)
         cost = np.where(finite, cost, forbidden)
     return linear_sum_assignment(cost)
@@ -115,13 +119,18 @@ class Matcher:
 
     @torch.no_grad()
     def costs(
-        self, mask_logits: torch.Tensor, class_logits: Optional[torch.Tensor], targets: Targets
+        self,
+        mask_logits: torch.Tensor,
+        class_logits: Optional[torch.Tensor],
+        targets: Targets,
+        allowed: Optional[torch.Tensor] = None,
     ) -> torch.Tensor:
         """
         Args:
             mask_logits: (B, N, h, w) of the instance kernels.
             class_logits: (B, N, number of thing classes), or None for a match by mask alone.
             targets: things of the batch.
+            allowed: (B, N, T) bool, pairs that may be matched; all of them if None.
 
         Returns:
             (B, N, T); columns of padded objects mean nothing.
@@ -134,6 +143,8 @@ class Matcher:
             cost = cost + self.class_weight * class_cost(
                 class_logits.float(), targets.thing_classes
             )
+        if allowed is not None:
+            cost = torch.where(allowed, cost, IMPOSSIBLE)
         return cost
 
     def solve(
@@ -145,9 +156,16 @@ class Matcher:
             num_things: B, real objects of each image.
 
         Returns:
-            per stage and image the matched kernels, rising, and the object of each.
+            per stage and image the matched kernels, rising, and the object of each. As few
+            impossible pairs as can be are taken, and these are left out.
         """
         return [
-            [hungarian(image[:, :count]) for image, count in zip(stage, num_things)]
+            [_possible_pairs(image[:, :count]) for image, count in zip(stage, num_things)]
             for stage in costs
         ]
+
+
+def _possible_pairs(cost: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    kernel, target = hungarian(cost)
+    possible = cost[kernel, target] != IMPOSSIBLE
+    return kernel[possible], target[possible]

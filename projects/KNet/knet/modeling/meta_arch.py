@@ -7,7 +7,6 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
 from detectron2.structures import ImageList
 from torch import nn
-from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout, resolve_class_layout
 from .criterion import Criterion
@@ -15,6 +14,7 @@ from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
+from .masks import resize
 from .neck import build_neck
 from .norm_eval import keep_statistics
 from .structures import StagePrediction
@@ -137,17 +137,15 @@ class KNet(nn.Module):
         feature_map, prediction, semantic_logits = self.kernel_head(*self.neck(features))
         stages = [prediction]
         for head in self.kernel_update_heads:
-            prediction = head(feature_map, prediction.kernels, prediction.mask_logits)
+            prediction = head(
+                feature_map, prediction.kernels, prediction.mask_logits, prediction.class_logits
+            )
             stages.append(prediction)
         return stages, semantic_logits
 
     def losses(self, stages, semantic_logits, targets) -> Dict[str, torch.Tensor]:
         """Losses at the mask stride; see :class:`knet.modeling.criterion.Criterion`."""
-        at_mask_stride = [
-            StagePrediction(s.kernels, self.to_mask_stride(s.mask_logits), s.class_logits)
-            for s in stages
-        ]
-        return self.criterion(at_mask_stride, self.to_mask_stride(semantic_logits), targets)
+        return self.criterion(stages, semantic_logits, targets)
 
     @torch.no_grad()  # a result is to be used: the parameters of a model that learns keep theirs
     def results(
@@ -166,9 +164,7 @@ class KNet(nn.Module):
     def to_mask_stride(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, N, H, W) at the neck's stride -> (B, N, h, w) at the mask stride."""
         factor = self.neck.stride // self.mask_stride
-        if factor == 1:
-            return logits
-        return F.interpolate(logits, scale_factor=factor, mode="bilinear", align_corners=False)
+        return resize(logits, [side * factor for side in logits.shape[-2:]])
 
     def preprocess_image(self, batched_inputs: List[Dict]) -> ImageList:
         """Normalise, move to the device and pad to one size (zeros, after normalisation)."""

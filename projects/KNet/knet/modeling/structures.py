@@ -9,7 +9,15 @@ from typing import List, Optional
 
 import torch
 
-__all__ = ["StagePrediction", "Targets"]
+__all__ = ["Points", "StagePrediction", "Targets"]
+
+
+@dataclass
+class Points:
+    """Where the instance kernels of a :class:`knet.modeling.PointKernelHead` start."""
+
+    logits: torch.Tensor  # (B, thing classes, H, W), is the middle of an object here
+    cells: torch.Tensor  # (B, instance kernels) y * W + x
 
 
 @dataclass
@@ -18,7 +26,9 @@ class StagePrediction:
 
     kernels: torch.Tensor  # (B, N, C)
     mask_logits: torch.Tensor  # (B, N, H, W)
-    class_logits: Optional[torch.Tensor] = None  # (B, N, K), none before the first update
+    # (B, N, K); before the first update none, or what the points say
+    class_logits: Optional[torch.Tensor] = None
+    points: Optional[Points] = None  # of stage 0, where kernels start at points
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import nn
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..structures import StagePrediction
-from .base import ClassifierHead, enlarge, segmentation_loss
+from .base import ClassifierHead, class_dice_loss, enlarge, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -103,6 +103,7 @@ class KNetSemSegHead(nn.Module):
         auxiliary_head: Optional[nn.Module] = None,
         auxiliary_weight: float = 0.4,
         loss_weight: float = 1.0,
+        dice_weight: float = 0.0,
         ignore_value: int = 255,
     ):
         """
@@ -114,6 +115,7 @@ class KNetSemSegHead(nn.Module):
             classifier: see :func:`find_classifier`.
             auxiliary_head: a head that only helps in training, or None.
             auxiliary_weight, loss_weight: factor of the auxiliary loss, and of each stage's.
+            dice_weight: of each stage's dice loss, beside the cross entropy; 0 leaves it out.
             ignore_value: label of pixels without class.
         """
         super().__init__()
@@ -123,6 +125,7 @@ class KNetSemSegHead(nn.Module):
         self.auxiliary_head = auxiliary_head
         self.auxiliary_weight = auxiliary_weight
         self.loss_weight = loss_weight
+        self.dice_weight = dice_weight
         self.ignore_value = ignore_value
         # names, not modules: a module of two owners would stand in the state dict twice
         self._classifier, conv = find_classifier(base_head, num_classes, classifier)
@@ -151,6 +154,7 @@ class KNetSemSegHead(nn.Module):
             "auxiliary_head": cls._build_auxiliary(cfg, input_shape),
             "auxiliary_weight": semantic.AUXILIARY_WEIGHT,
             "loss_weight": head.LOSS_WEIGHT,
+            "dice_weight": semantic.DICE_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
         }
 
@@ -284,13 +288,18 @@ class KNetSemSegHead(nn.Module):
             targets: (B, h, w) int64 labels.
 
         Returns:
-            ``loss_semantic_s`` of stages 0.. and, with an auxiliary head, ``loss_auxiliary``.
+            ``loss_semantic_s`` of stages 0..; with a dice weight ``loss_dice_s``, with an auxiliary
+            head ``loss_auxiliary``.
         """
         losses = {
             f"loss_semantic_{s}": self.loss_weight
             * segmentation_loss(stage.mask_logits, targets, self.ignore_value)
             for s, stage in enumerate(stages)
         }
+        if self.dice_weight > 0:
+            for s, stage in enumerate(stages):
+                dice = class_dice_loss(stage.mask_logits, targets, self.ignore_value)
+                losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head.layers(features)
             losses["loss_auxiliary"] = self.auxiliary_weight * segmentation_loss(

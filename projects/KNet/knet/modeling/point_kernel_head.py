@@ -1,0 +1,145 @@
+"""Kernel head whose instance kernels start at a place of the image, instead of being learned.
+
+Not the paper's: a kernel that is the same for every image must first learn which objects are its
+own; one that starts on an object has it. Shape shorthand: B images, N kernels (things, then stuff),
+K thing classes, C channels, H x W the neck's map.
+"""
+
+from typing import Tuple
+
+import torch
+from detectron2.config import configurable
+from torch import nn
+from torch.nn import functional as F
+
+from .grouping import group_features
+from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT
+from .neck import conv_block
+from .points import squared_distance, strongest_cells
+from .structures import Points, StagePrediction
+
+__all__ = ["PointKernelHead"]
+
+FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
+
+
+@KERNEL_HEAD_REGISTRY.register()
+class PointKernelHead(nn.Module):
+    """Instance kernels that start where the middle of an object seems to be.
+
+    A point map tells where middles are (:mod:`knet.modeling.points`); at its N best cells p_n a
+    kernel k_n, a bias b_n and a fall-off a_n are read from a second map, and
+
+        M_0 = k_n * F_ins + b_n - softplus(a_n) |p - p_n|^2 / 4^2,
+
+    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class logits of
+    stage 0 are the point's. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        num_thing_classes: int,
+        num_stuff_classes: int,
+        num_kernels: int = 100,
+        channels: int = 256,
+        num_groups: int = 32,
+        mask_threshold: float = 0.5,
+    ):
+        """Arguments as of :class:`knet.modeling.KernelHead`; at least one thing class."""
+        super().__init__()
+        self.num_kernels = num_kernels
+        self.num_thing_classes = num_thing_classes
+        self.mask_threshold = mask_threshold
+        num_classes = num_thing_classes + num_stuff_classes
+        self.instance_conv = conv_block(channels, channels, 1, num_groups)
+        self.semantic_conv = conv_block(channels, channels, 1, num_groups)
+        self.point_conv = conv_block(channels, channels, 3, num_groups)
+        self.point_proj = nn.Conv2d(channels, num_thing_classes, 1)
+        self.kernel_conv = conv_block(channels, channels, 3, num_groups)
+        self.kernel_proj = nn.Linear(channels, channels + 2)  # k, b, a
+        self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
+        for layer in (self.point_proj, self.kernel_proj, self.semantic_kernels):
+            nn.init.normal_(layer.weight, std=0.01)
+        nn.init.zeros_(self.kernel_proj.bias)
+        nn.init.constant_(self.point_proj.bias, PRIOR_LOGIT)
+        nn.init.constant_(self.semantic_kernels.bias, PRIOR_LOGIT)
+
+    @classmethod
+    def from_config(cls, cfg, num_thing_classes, num_stuff_classes):
+        knet = cfg.MODEL.KNET
+        return {
+            "num_thing_classes": num_thing_classes,
+            "num_stuff_classes": num_stuff_classes,
+            "num_kernels": knet.NUM_KERNELS,
+            "channels": knet.CHANNELS,
+            "num_groups": knet.NUM_GROUPS,
+            "mask_threshold": knet.MASK_THRESHOLD,
+        }
+
+    def forward(
+        self, instance_map: torch.Tensor, semantic_map: torch.Tensor
+    ) -> Tuple[torch.Tensor, StagePrediction, torch.Tensor]:
+        """
+        Args:
+            instance_map, semantic_map: (B, C, H, W) each, from the neck.
+
+        Returns:
+            F (B, C, H, W); the prediction of stage 0, with class logits and points; semantic
+            logits (B, thing and stuff classes, H, W).
+        """
+        instance_features = self.instance_conv(instance_map)
+        semantic_features = self.semantic_conv(semantic_map)
+        feature_map = instance_features + semantic_features
+        semantic_logits = self.semantic_kernels(semantic_features)
+
+        point_features = self.point_conv(instance_map)
+        # rounded to half precision, neighbours of a maximum would be maxima too
+        with torch.autocast(device_type=instance_map.device.type, enabled=False):
+            point_logits = self.point_proj(point_features.float())
+        with torch.no_grad():
+            cells, is_peak, thing_logits = strongest_cells(point_logits, self.num_kernels)
+        kernels, mask_logits = self._start(instance_map, instance_features, cells)
+        kernels = kernels + group_features(mask_logits, feature_map, self.mask_threshold)
+
+        stuff_kernels = self.semantic_kernels.weight[self.num_thing_classes :].flatten(1)
+        stuff_logits = semantic_logits[:, self.num_thing_classes :]
+        prediction = StagePrediction(
+            kernels=torch.cat((kernels, stuff_kernels.expand(len(kernels), -1, -1)), dim=1),
+            mask_logits=torch.cat((mask_logits, stuff_logits), dim=1),
+            class_logits=self._class_logits(thing_logits, is_peak),
+            points=Points(logits=point_logits, cells=cells),
+        )
+        return feature_map, prediction, semantic_logits
+
+    def _start(
+        self, instance_map: torch.Tensor, instance_features: torch.Tensor, cells: torch.Tensor
+    ) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Kernels k (B, N, C) at the cells (B, N), and their masks M_0 (B, N, H, W)."""
+        channels, height, width = instance_map.shape[1:]
+        described = self.kernel_conv(instance_map).flatten(2)
+        described = described.gather(2, cells[:, None].expand(-1, channels, -1))
+        at_points = self.kernel_proj(described.transpose(1, 2))
+        kernels, bias, fall_off = at_points.split((channels, 1, 1), dim=2)
+
+        mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
+        points = torch.stack((torch.div(cells, width, rounding_mode="floor"), cells % width), -1)
+        distance = squared_distance(points, height, width) / FALL_OFF_RADIUS**2
+        fall_off = F.softplus(fall_off.float())[..., None]
+        mask_logits = mask_logits + bias[..., None] - fall_off * distance
+        return kernels, mask_logits
+
+    def _class_logits(self, thing_logits: torch.Tensor, is_peak: torch.Tensor) -> torch.Tensor:
+        """Point logits (B, K, N) -> class logits (B, N + stuff, all classes).
+
+        A point that is none of its own, a neighbour of a better one, starts as no object; stuff
+        kernels, and columns that belong to no thing, start at the focal loss's prior.
+        """
+        batch, num_things, num_kernels = thing_logits.shape
+        num_classes = self.semantic_kernels.out_channels
+        rows = num_kernels + num_classes - num_things
+        class_logits = thing_logits.new_full((batch, rows, num_classes), PRIOR_LOGIT)
+        own = torch.where(is_peak[:, None], thing_logits, thing_logits.clamp(max=PRIOR_LOGIT))
+        class_logits[:, :num_kernels, :num_things] = own.transpose(1, 2)
+        return class_logits

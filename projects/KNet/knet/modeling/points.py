@@ -1,0 +1,115 @@
+"""Points: the cells of a map at which kernels start, and the objects that they may take.
+
+The middle of an object is learned as in CenterNet ("Objects as Points", section 3): a map a class,
+high where a middle is. Shape shorthand: B images, N kernels, K thing classes, T things, H x W the
+neck's map, h x w the mask stride's.
+"""
+
+from typing import Tuple
+
+import torch
+from torch.nn import functional as F
+
+from .structures import Points, Targets
+
+__all__ = ["at_point_stride", "middle_cells", "point_target", "reachable", "strongest_cells"]
+
+
+def strongest_cells(
+    logits: torch.Tensor, count: int
+) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The cells of the highest scores among the local maxima of their 3 x 3 neighbourhood.
+
+    Where there are fewer maxima than wanted, other cells follow; where there are fewer cells, the
+    first one is repeated.
+
+    Args:
+        logits: (B, K, H, W); a cell's score is that of its best class.
+        count: N, of cells wanted.
+
+    Returns:
+        (B, N) cells, y * W + x, by falling score; (B, N) bool, is it a local maximum of its own;
+        (B, K, N) the logits there.
+    """
+    best = logits.amax(1)
+    is_peak = (F.max_pool2d(best, 3, stride=1, padding=1) == best).flatten(1)
+    best = best.flatten(1)
+    spread = best.amax(1, keepdim=True) - best.amin(1, keepdim=True)
+    score = best + is_peak * (spread + 1)  # maxima before all others
+    found = min(count, score.shape[1])
+    cells = score.topk(found, dim=1).indices
+    is_peak = is_peak.gather(1, cells)
+    if found < count:
+        cells = torch.cat((cells, cells[:, :1].expand(-1, count - found)), dim=1)
+        is_peak = F.pad(is_peak, (0, count - found), value=False)
+    index = cells[:, None].expand(-1, logits.shape[1], -1)
+    return cells, is_peak, logits.flatten(2).gather(2, index)
+
+
+def at_point_stride(masks: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:
+    """Soft masks (B, T, h, w) at the mask stride -> (B, T, H, W) at the neck's, the mean share."""
+    factor = masks.shape[-1] // size[1]
+    return masks if factor == 1 else F.avg_pool2d(masks, factor)
+
+
+def middle_cells(masks: torch.Tensor) -> torch.Tensor:
+    """The cell of each object that is nearest to its centre of mass.
+
+    Of the cells in which it has half of its largest share and more: the middle of a ring is on it.
+
+    Args:
+        masks: (B, T, H, W) soft masks.
+
+    Returns:
+        (B, T, 2) y and x of the cell; of an object without pixels 0, 0.
+    """
+    height, width = masks.shape[-2:]
+    y = torch.arange(height, device=masks.device, dtype=masks.dtype)
+    x = torch.arange(width, device=masks.device, dtype=masks.dtype)
+    area = masks.sum((2, 3)).clamp(min=1e-6)
+    centre_y = (masks.sum(3) * y).sum(2) / area
+    centre_x = (masks.sum(2) * x).sum(2) / area
+    distance = squared_distance(torch.stack((centre_y, centre_x), dim=-1), height, width)
+    own = (masks > 0) & (masks >= masks.amax((2, 3), keepdim=True) / 2)
+    cell = distance.masked_fill(~own, torch.inf).flatten(2).argmin(2)
+    return torch.stack((torch.div(cell, width, rounding_mode="floor"), cell % width), dim=-1)
+
+
+def squared_distance(points: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, N, 2) y and x -> (B, N, H, W), in cells squared."""
+    y = torch.arange(height, device=points.device, dtype=torch.float32) - points[..., :1]
+    x = torch.arange(width, device=points.device, dtype=torch.float32) - points[..., 1:]
+    return y.square()[..., :, None] + x.square()[..., None, :]
+
+
+def point_target(
+    targets: Targets, num_classes: int, size: Tuple[int, int]
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """What the point map should be: 1 at each middle, a Gaussian around it.
+
+    Its standard deviation is a fifth of the object's side (the root of its area), 0.8 cells at
+    least; where several objects of a class meet, the highest counts.
+
+    Args:
+        targets: of the batch, at the mask stride.
+        num_classes: K.
+        size: (H, W) of the point map.
+
+    Returns:
+        (B, K, H, W), and how many objects have a middle (scalar tensor).
+    """
+    masks = at_point_stride(targets.thing_masks, size)
+    area = masks.sum((2, 3))
+    sigma = (0.2 * area.sqrt()).clamp(min=0.8)[:, :, None, None]
+    distance = squared_distance(middle_cells(masks), *size)
+    heat = torch.exp(-distance / (2 * sigma.square())) * (area > 0)[:, :, None, None]
+    index = targets.thing_classes[:, :, None, None].expand_as(heat)
+    target = heat.new_zeros((len(heat), num_classes, *size))
+    return target.scatter_reduce_(1, index, heat, "amax"), (area > 0).sum()
+
+
+def reachable(points: Points, targets: Targets) -> torch.Tensor:
+    """Which objects have a share in the cell where a kernel starts: (B, N, T) bool."""
+    masks = at_point_stride(targets.thing_masks, points.logits.shape[-2:]).flatten(2)
+    index = points.cells[:, None].expand(-1, masks.shape[1], -1)
+    return (masks.gather(2, index) > 0).transpose(1, 2)
