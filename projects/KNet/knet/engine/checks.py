@@ -15,6 +15,7 @@ from ..data.training_images import load_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
 from ..evaluation.images import is_measured
+from ..modeling.criterion import SEMANTIC_LOSSES
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
@@ -87,6 +88,12 @@ def _check_knet(cfg) -> None:
                 f"MODEL.KNET.CHANNELS {knet.CHANNELS} is not divisible by MODEL.KNET.{key} "
                 f"{divisor}: change one of them"
             )
+    for key, value, known in (
+        ("NECK.INIT", knet.NECK.INIT, ("normal", "msra")),
+        ("LOSS.SEMANTIC", knet.LOSS.SEMANTIC, tuple(SEMANTIC_LOSSES)),
+    ):
+        if value not in known:
+            raise UsageError(f"MODEL.KNET.{key} is '{value}', known are {', '.join(known)}")
     if knet.MASK_STRIDE < 1 or knet.NECK.STRIDE < 1 or knet.NECK.STRIDE % knet.MASK_STRIDE:
         raise UsageError(
             f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "

@@ -11,6 +11,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.utils import comm
 from torch import nn
+from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
 from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
@@ -28,6 +29,25 @@ __all__ = [
     "top_matched_kernel",
     "top_stuff_class",
 ]
+
+
+def focal_loss_of_cells(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The paper's: a cell without label is a negative of every class.
+
+    Args:
+        logits: (B, K, h, w).
+        label: (B, h, w), -1 for none.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
+    return focal_loss_sum(logits, (label[:, None] == classes).float())
+
+
+def cross_entropy_of_cells(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """One class a cell, by a softmax; a cell without label adds nothing. Shapes as above."""
+    return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
+
+
+SEMANTIC_LOSSES = {"focal": focal_loss_of_cells, "cross_entropy": cross_entropy_of_cells}
 
 
 @dataclass
@@ -129,6 +149,7 @@ class Criterion(nn.Module):
         rank_weight: float = 0.1,
         semantic_weight: float = 1.0,
         point_weight: float = 1.0,
+        semantic_loss: str = "focal",
     ):
         """
         Args:
@@ -138,6 +159,7 @@ class Criterion(nn.Module):
             class_weight, mask_weight, dice_weight, rank_weight, semantic_weight, point_weight:
                 weights of the losses; with a rank weight of 0 that loss is left out (instance
                 models). The point loss is that of kernels that start at points.
+            semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
         """
         super().__init__()
         self.matcher = matcher
@@ -149,6 +171,7 @@ class Criterion(nn.Module):
         self.rank_weight = rank_weight
         self.semantic_weight = semantic_weight
         self.point_weight = point_weight
+        self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -164,6 +187,7 @@ class Criterion(nn.Module):
             "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
             "point_weight": loss.POINT_WEIGHT,
+            "semantic_loss": loss.SEMANTIC,
         }
 
     def forward(
@@ -346,18 +370,15 @@ class Criterion(nn.Module):
         return semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
 
     def semantic_loss(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Focal loss of the semantic branch, per labelled cell of this worker's images.
-
-        Cells without label (ignored, crowd, padding) are negatives of every class.
+        """Loss of the semantic branch, per labelled cell of this worker's images.
 
         Args:
             logits: (B, K, h, w).
-            label: (B, h, w) class of each cell, -1 for none.
+            label: (B, h, w) class of each cell, -1 for none (ignored, crowd, padding).
         """
-        classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-        one_hot = (label[:, None] == classes).float()
         num_labelled = (label >= 0).sum().clamp(min=1)
-        return self.semantic_weight * focal_loss_sum(logits.float(), one_hot) / num_labelled
+        total = self.semantic_loss_of_cells(logits.float(), label)
+        return self.semantic_weight * total / num_labelled
 
 
 def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):

@@ -100,6 +100,7 @@ def merge_panoptic(
     score_threshold: float = 0.3,
     overlap_threshold: float = 0.6,
     mask_threshold: float = 0.5,
+    things_first: bool = False,
 ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Give every pixel to one kernel, then drop weak kernels (paper's implementation details).
 
@@ -111,6 +112,8 @@ def merge_panoptic(
         masks: (N, H, W) probabilities.
         scores: (N,) one score per kernel.
         is_thing: (N,) bool; stuff has no score threshold.
+        things_first: drop the things below the score threshold before pixels are given away, not
+            after, and give the pixels inside the others' masks to these, whatever the stuff scores.
 
     Returns:
         the segment id of each pixel (H, W) int32, 0 for void; the segment id of each kernel (N,)
@@ -118,14 +121,24 @@ def merge_panoptic(
     """
     num_kernels = len(masks)
     strips = _row_strips(masks)
-    winner = torch.cat([(strip * scores[:, None, None]).argmax(0) for strip in strips])
+    strong = scores >= score_threshold
+    ahead, out = (is_thing & strong)[:, None, None], (is_thing & ~strong)[:, None, None]
+
+    def winner_of(strip: torch.Tensor) -> torch.Tensor:
+        value = strip * scores[:, None, None]  # 0..1
+        if things_first:
+            value = value + (ahead & (strip >= mask_threshold))
+            value = value.masked_fill(out, -1.0)
+        return value.argmax(0)
+
+    winner = torch.cat([winner_of(strip) for strip in strips])
     # not bincount: on a GPU that waits for the device to learn its length
     won = torch.zeros(num_kernels, dtype=torch.long, device=masks.device)
     won.scatter_add_(0, winner.flatten(), torch.ones_like(winner).flatten())
     own = torch.stack([(s >= mask_threshold).flatten(1).sum(1) for s in strips]).sum(0)
     keep = (won > 0) & (own > 0)
     keep &= won.double() / own.clamp(min=1).double() >= overlap_threshold
-    keep &= ~is_thing | (scores >= score_threshold)
+    keep &= ~is_thing | strong
 
     # a kept kernel's id is its place among the kept ones, visited by falling score
     order = torch.argsort(scores, descending=True, stable=True)
@@ -166,6 +179,7 @@ class Postprocessor:
         mask_threshold: float = 0.5,
         max_instances: int = 100,
         mask_quality: bool = False,
+        things_first: bool = False,
     ):
         """
         Args:
@@ -175,7 +189,8 @@ class Postprocessor:
             score_threshold, overlap_threshold: see :func:`merge_panoptic`.
             mask_threshold: a pixel is in an instance's mask above it.
             max_instances: instances an image; no score threshold, no NMS.
-            mask_quality: multiply the class scores by :func:`mask_quality`.
+            mask_quality: multiply the scores of instances by :func:`mask_quality`.
+            things_first: see :func:`merge_panoptic`.
         """
         self.layout = layout
         self.num_kernels = num_kernels
@@ -187,6 +202,7 @@ class Postprocessor:
         self.mask_threshold = mask_threshold
         self.max_instances = max_instances
         self.mask_quality = mask_quality
+        self.things_first = things_first
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -202,6 +218,7 @@ class Postprocessor:
             "mask_threshold": cfg.MODEL.KNET.MASK_THRESHOLD,
             "max_instances": test.MAX_INSTANCES,
             "mask_quality": test.MASK_QUALITY,
+            "things_first": test.THINGS_FIRST,
         }
 
     def __call__(
@@ -219,8 +236,6 @@ class Postprocessor:
         """
         class_scores = class_logits.float().sigmoid()
         masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
-        if self.mask_quality:
-            class_scores = class_scores * mask_quality(masks, self.mask_threshold)[:, None]
         scores, labels = self.kernel_labels(class_scores)
         results = {}
         if self.panoptic_on:
@@ -263,6 +278,7 @@ class Postprocessor:
             self.score_threshold,
             self.overlap_threshold,
             self.mask_threshold,
+            self.things_first,
         )
         # one transfer for all segments
         kernels = torch.stack([x.double() for x in (segment_ids, labels, scores, areas)], dim=1)
@@ -289,6 +305,8 @@ class Postprocessor:
             class_scores: (N, K).
         """
         num_things = self.layout.num_things
+        if self.mask_quality:
+            class_scores = class_scores * mask_quality(masks, self.mask_threshold)[:, None]
         flat = class_scores[: self.num_kernels, :num_things].flatten()
         scores, index = flat.topk(min(self.max_instances, len(flat)))
         kernel = torch.div(index, num_things, rounding_mode="floor")

@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from typing import Dict, List, Sequence, Tuple
 
+import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec
@@ -33,9 +34,18 @@ def build_neck(cfg, input_shape: Dict[str, ShapeSpec]) -> nn.Module:
 
 
 def conv_block(
-    in_channels: int, out_channels: int, kernel_size: int, num_groups: int, stride: int = 1
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    num_groups: int,
+    stride: int = 1,
+    init: str = "normal",
 ) -> Conv2d:
-    """Convolution without bias, GroupNorm, ReLU; weights drawn from N(0, 0.01)."""
+    """Convolution without bias, GroupNorm, ReLU.
+
+    Args:
+        init: of the weights: "normal", a deviation of 0.01, or "msra", by the number of outputs.
+    """
     conv = Conv2d(
         in_channels,
         out_channels,
@@ -46,7 +56,10 @@ def conv_block(
         norm=nn.GroupNorm(num_groups, out_channels),
         activation=F.relu,
     )
-    nn.init.normal_(conv.weight, std=0.01)
+    if init == "normal":
+        nn.init.normal_(conv.weight, std=0.01)
+    else:
+        weight_init.c2_msra_fill(conv)
     return conv
 
 
@@ -98,6 +111,7 @@ class SemanticFPN(nn.Module):
         channels: int = 256,
         stride: int = 8,
         num_groups: int = 32,
+        init: str = "normal",
     ):
         """
         Args:
@@ -106,6 +120,7 @@ class SemanticFPN(nn.Module):
             channels: C of every block and of both outputs.
             stride: the outputs' stride, in input pixels.
             num_groups: groups of each GroupNorm.
+            init: see :func:`conv_block`.
         """
         super().__init__()
         missing = [name for name in in_features if name not in input_shape]
@@ -119,11 +134,11 @@ class SemanticFPN(nn.Module):
         self.size_divisibility = max(stride, *(input_shape[name].stride for name in in_features))
         self.channels = channels
         self.levels = nn.ModuleList(
-            self._build_level(input_shape[name], channels, stride, num_groups)
+            self._build_level(input_shape[name], channels, stride, num_groups, init)
             for name in self.in_features
         )
-        self.instance_conv = conv_block(channels, channels, 1, num_groups)
-        self.semantic_conv = conv_block(channels, channels, 1, num_groups)
+        self.instance_conv = conv_block(channels, channels, 1, num_groups, init=init)
+        self.semantic_conv = conv_block(channels, channels, 1, num_groups, init=init)
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -134,10 +149,11 @@ class SemanticFPN(nn.Module):
             "channels": cfg.MODEL.KNET.CHANNELS,
             "stride": neck.STRIDE,
             "num_groups": cfg.MODEL.KNET.NUM_GROUPS,
+            "init": neck.INIT,
         }
 
     @staticmethod
-    def _build_level(shape: ShapeSpec, channels: int, stride: int, num_groups: int):
+    def _build_level(shape: ShapeSpec, channels: int, stride: int, num_groups: int, init: str):
         doublings = math.log2(shape.stride / stride)
         if doublings != int(doublings):
             raise UsageError(
@@ -149,14 +165,14 @@ class SemanticFPN(nn.Module):
         in_channels = shape.channels
         for i in range(max(abs(doublings), 1)):
             step = 2 if doublings < 0 else 1
-            layers[f"conv{i}"] = conv_block(in_channels, channels, 3, num_groups, stride=step)
+            layers[f"conv{i}"] = conv_block(in_channels, channels, 3, num_groups, step, init)
             if doublings > 0:
                 layers[f"upsample{i}"] = nn.Upsample(
                     scale_factor=2, mode="bilinear", align_corners=False
                 )
             in_channels = channels
         if doublings > 0:
-            layers[f"conv{doublings}"] = conv_block(channels, channels, 3, num_groups)
+            layers[f"conv{doublings}"] = conv_block(channels, channels, 3, num_groups, init=init)
         return nn.Sequential(layers)
 
     def forward(self, features: Dict[str, torch.Tensor]) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .grouping import group_features
 from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT
 from .neck import conv_block
-from .points import squared_distance, strongest_cells
+from .points import covered_by_stronger, squared_distance, strongest_cells
 from .structures import Points, StagePrediction
 
 __all__ = ["PointKernelHead"]
@@ -32,8 +32,9 @@ class PointKernelHead(nn.Module):
 
         M_0 = k_n * F_ins + b_n - softplus(a_n) |p - p_n|^2 / 4^2,
 
-    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class logits of
-    stage 0 are the point's. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
+    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg. The class logits of
+    stage 0 say that there is an object by the point, and of which class by what the semantic branch
+    says of its mask. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
     """
 
     @configurable
@@ -53,11 +54,11 @@ class PointKernelHead(nn.Module):
         self.num_thing_classes = num_thing_classes
         self.mask_threshold = mask_threshold
         num_classes = num_thing_classes + num_stuff_classes
-        self.instance_conv = conv_block(channels, channels, 1, num_groups)
-        self.semantic_conv = conv_block(channels, channels, 1, num_groups)
-        self.point_conv = conv_block(channels, channels, 3, num_groups)
+        self.instance_conv = conv_block(channels, channels, 1, num_groups, init="msra")
+        self.semantic_conv = conv_block(channels, channels, 1, num_groups, init="msra")
+        self.point_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.point_proj = nn.Conv2d(channels, num_thing_classes, 1)
-        self.kernel_conv = conv_block(channels, channels, 3, num_groups)
+        self.kernel_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.kernel_proj = nn.Linear(channels, channels + 2)  # k, b, a
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
         for layer in (self.point_proj, self.kernel_proj, self.semantic_kernels):
@@ -98,8 +99,7 @@ class PointKernelHead(nn.Module):
         # rounded to half precision, neighbours of a maximum would be maxima too
         with torch.autocast(device_type=instance_map.device.type, enabled=False):
             point_logits = self.point_proj(point_features.float())
-        with torch.no_grad():
-            cells, is_peak, thing_logits = strongest_cells(point_logits, self.num_kernels)
+        cells, is_peak = strongest_cells(point_logits.detach(), self.num_kernels)
         kernels, mask_logits = self._start(instance_map, instance_features, cells)
         kernels = kernels + group_features(mask_logits, feature_map, self.mask_threshold)
 
@@ -108,7 +108,9 @@ class PointKernelHead(nn.Module):
         prediction = StagePrediction(
             kernels=torch.cat((kernels, stuff_kernels.expand(len(kernels), -1, -1)), dim=1),
             mask_logits=torch.cat((mask_logits, stuff_logits), dim=1),
-            class_logits=self._class_logits(thing_logits, is_peak),
+            class_logits=self._class_logits(
+                point_logits, cells, is_peak, mask_logits, semantic_logits
+            ),
             points=Points(logits=point_logits, cells=cells),
         )
         return feature_map, prediction, semantic_logits
@@ -130,16 +132,36 @@ class PointKernelHead(nn.Module):
         mask_logits = mask_logits + bias[..., None] - fall_off * distance
         return kernels, mask_logits
 
-    def _class_logits(self, thing_logits: torch.Tensor, is_peak: torch.Tensor) -> torch.Tensor:
-        """Point logits (B, K, N) -> class logits (B, N + stuff, all classes).
+    @torch.no_grad()  # learned by the losses of the points and of the semantic branch
+    def _class_logits(
+        self,
+        point_logits: torch.Tensor,
+        cells: torch.Tensor,
+        is_peak: torch.Tensor,
+        mask_logits: torch.Tensor,
+        semantic_logits: torch.Tensor,
+    ) -> torch.Tensor:
+        """Class logits of stage 0: (B, N + stuff, all classes).
 
-        A point that is none of its own, a neighbour of a better one, starts as no object; stuff
-        kernels, and columns that belong to no thing, start at the focal loss's prior.
+        Of a thing: the point's best logit, and the log probability of each class among things by
+        the mean semantic logits of the mask. A point that is none of its own (a neighbour of a
+        better one, or inside the mask of a better one) starts as no object; stuff kernels, and
+        columns that belong to no thing, start at the focal loss's prior.
         """
-        batch, num_things, num_kernels = thing_logits.shape
+        num_things = self.num_thing_classes
+        objectness = point_logits.amax(1).flatten(1).gather(1, cells)
+        own = is_peak & ~covered_by_stronger(mask_logits, cells)
+        objectness = torch.where(own, objectness, objectness.clamp(max=PRIOR_LOGIT))
+
+        of_things = semantic_logits[:, :num_things].float().flatten(2).transpose(1, 2)
+        inside = (mask_logits > 0).float().flatten(2).scatter(2, cells[..., None], 1.0)
+        with torch.autocast(device_type=cells.device.type, enabled=False):
+            mean = inside @ of_things / inside.sum(2, keepdim=True)
+
         num_classes = self.semantic_kernels.out_channels
-        rows = num_kernels + num_classes - num_things
-        class_logits = thing_logits.new_full((batch, rows, num_classes), PRIOR_LOGIT)
-        own = torch.where(is_peak[:, None], thing_logits, thing_logits.clamp(max=PRIOR_LOGIT))
-        class_logits[:, :num_kernels, :num_things] = own.transpose(1, 2)
+        shape = (len(cells), self.num_kernels + num_classes - num_things, num_classes)
+        class_logits = objectness.new_full(shape, PRIOR_LOGIT)
+        class_logits[:, : self.num_kernels, :num_things] = objectness[..., None] + mean.log_softmax(
+            2
+        )
         return class_logits

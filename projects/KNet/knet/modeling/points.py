@@ -12,12 +12,18 @@ from torch.nn import functional as F
 
 from .structures import Points, Targets
 
-__all__ = ["at_point_stride", "middle_cells", "point_target", "reachable", "strongest_cells"]
+__all__ = [
+    "at_point_stride",
+    "covered_by_stronger",
+    "middle_cells",
+    "point_target",
+    "reachable",
+    "squared_distance",
+    "strongest_cells",
+]
 
 
-def strongest_cells(
-    logits: torch.Tensor, count: int
-) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def strongest_cells(logits: torch.Tensor, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
     """The cells of the highest scores among the local maxima of their 3 x 3 neighbourhood.
 
     Where there are fewer maxima than wanted, other cells follow; where there are fewer cells, the
@@ -28,8 +34,7 @@ def strongest_cells(
         count: N, of cells wanted.
 
     Returns:
-        (B, N) cells, y * W + x, by falling score; (B, N) bool, is it a local maximum of its own;
-        (B, K, N) the logits there.
+        (B, N) cells, y * W + x, by falling score, and (B, N) bool, is it a local maximum.
     """
     best = logits.amax(1)
     is_peak = (F.max_pool2d(best, 3, stride=1, padding=1) == best).flatten(1)
@@ -42,8 +47,22 @@ def strongest_cells(
     if found < count:
         cells = torch.cat((cells, cells[:, :1].expand(-1, count - found)), dim=1)
         is_peak = F.pad(is_peak, (0, count - found), value=False)
-    index = cells[:, None].expand(-1, logits.shape[1], -1)
-    return cells, is_peak, logits.flatten(2).gather(2, index)
+    return cells, is_peak
+
+
+def covered_by_stronger(mask_logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Which points lie inside the mask of a stronger one: they found the same object again.
+
+    Args:
+        mask_logits: (B, N, H, W) of kernels by falling score.
+        cells: (B, N) where they start.
+
+    Returns:
+        (B, N) bool.
+    """
+    index = cells[:, None].expand(-1, cells.shape[1], -1)
+    inside = mask_logits.flatten(2).gather(2, index) > 0  # [:, m, n]: mask m at point n
+    return inside.triu(1).any(1)
 
 
 def at_point_stride(masks: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:
