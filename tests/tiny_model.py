@@ -51,6 +51,7 @@ def tiny_model(
     seed: int = 0,
     kernel_head=KernelHead,
     residual: bool = False,
+    semantic_loss: str = "focal",
 ) -> KNet:
     """A whole K-Net that trains a step in milliseconds; class scores start near 0.5, not 0.01.
 
@@ -88,6 +89,7 @@ def tiny_model(
             num_kernels=num_kernels,
             num_thing_classes=layout.num_things,
             rank_weight=0.1 if layout.num_stuff else 0.0,
+            semantic_loss=semantic_loss,
         ),
         target_builder=TargetBuilder(layout, mask_stride),
         postprocessor=Postprocessor(layout=layout, num_kernels=num_kernels),

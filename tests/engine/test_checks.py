@@ -157,6 +157,10 @@ def test_the_tiny_config_passes(tiny_config):
         ("NECK.NAME", "Nope"),
         ("KERNEL_HEAD.NAME", "Nope"),
         ("KERNEL_UPDATE.NAME", "Nope"),
+        ("NECK.INIT", "he"),
+        ("NECK.INIT", ""),
+        ("LOSS.SEMANTIC", "dice"),
+        ("LOSS.SEMANTIC", "cross entropy"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(tiny_config, key, value):
@@ -166,6 +170,22 @@ def test_a_value_that_cannot_work_is_named(tiny_config, key, value):
         build_model(tiny_config)  # the parts know more than the check; either may tell
     assert f"MODEL.KNET.{key}" in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "key, known",
+    [("NECK.INIT", ("normal", "msra")), ("LOSS.SEMANTIC", ("focal", "cross_entropy"))],
+)
+def test_a_choice_of_few_tells_them_all(tiny_config, key, known):
+    """Before anything is built; each of them passes."""
+    for value in known:
+        tiny_config.merge_from_list([f"MODEL.KNET.{key}", value])
+        check_config(tiny_config)
+    tiny_config.merge_from_list([f"MODEL.KNET.{key}", known[0].upper()])
+    with pytest.raises(UsageError) as error:
+        check_config(tiny_config)
+    for mention in (f"MODEL.KNET.{key} is '{known[0].upper()}'", *known):
+        assert mention in str(error.value)
 
 
 def test_half_precision_needs_a_gpu(tiny_config):

@@ -1,6 +1,7 @@
 """tools/compare.py: several configs, one table."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -35,13 +36,14 @@ def test_a_row_for_each_config(tmp_path):
     )
     assert told.returncode == 0, told.stderr[-2000:]
     *_, header, _, first, second = told.stdout.strip().splitlines()
-    assert header == "| config | PQ | mask AP | mIoU | minutes |"
+    assert header == "| config | PQ | mask AP | mIoU | minutes | CPU minutes |"
     assert files[0] in first and files[1] in second and first.count("|") == header.count("|")
 
 
 @pytest.fixture
 def compare(monkeypatch, capsys):
-    """Runs the program; a run named "broken" fails, others have the mask AP 30. Returns its status,
+    """Runs the program; a run named "broken" fails, others have the mask AP
+    30, with seeds 29 and the seed. Returns its status,
     what it printed, its errors and the configs that were started."""
     spec = importlib.util.spec_from_file_location("compare", PROGRAM)
     program = importlib.util.module_from_spec(spec)
@@ -52,9 +54,12 @@ def compare(monkeypatch, capsys):
         path = Path(command[command.index("--config-file") + 1])
         started.append(path.stem)
         if path.stem != "broken":
-            folder = Path(yaml.safe_load(path.read_text())["OUTPUT_DIR"])
-            folder.mkdir()
-            (folder / "metrics.json").write_text('{"segm/AP": 30.0}')
+            folder, ap = Path(yaml.safe_load(path.read_text())["OUTPUT_DIR"]), 30.0
+            if "OUTPUT_DIR" in command:
+                folder = Path(command[command.index("OUTPUT_DIR") + 1])
+                ap = 29.0 + int(command[command.index("SEED") + 1])
+            folder.mkdir(parents=True)
+            (folder / "metrics.json").write_text(json.dumps({"segm/AP": ap}))
         return subprocess.CompletedProcess(command, int(path.stem == "broken"))
 
     monkeypatch.setattr(program.subprocess, "run", train_net)
@@ -81,8 +86,19 @@ def test_a_run_that_fails_is_named_and_the_others_have_their_row(compare, config
     assert status == 1 and started == ["first", "broken", "last"]
     assert error.strip() == f"compare.py: {configs[1]} stopped with status 1"
     header, _, *rows = out.strip().splitlines()
-    assert header == "| config | mask AP | minutes |"
+    assert header == "| config | mask AP | minutes | CPU minutes |"
     assert [row.split(" | ")[:2] for row in rows] == [[f"| `{configs[i]}`", "30.0"] for i in (0, 2)]
+
+
+def test_several_seeds_give_the_mean_and_the_range(compare, configs):
+    status, out, _, started = compare("--seeds", "1,2,3", configs[0], configs[2])
+    assert status == 0 and started == ["first"] * 3 + ["last"] * 3
+    first, last = out.strip().splitlines()[2:]
+    # the runs' figures are 30, 31 and 32 by their seed
+    assert first.startswith(f"| `{configs[0]}` | 31.0 (30.0 to 32.0) | ")
+    assert last.startswith(f"| `{configs[2]}` | 31.0 (30.0 to 32.0) | ")
+    folders = [configs[0].parent / "first" / str(seed) for seed in (1, 2, 3)]
+    assert all((folder / "metrics.json").exists() for folder in folders)
 
 
 def test_where_every_run_fails_there_is_no_table(compare, configs):

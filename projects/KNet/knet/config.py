@@ -136,6 +136,9 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.LOSS.SEMANTIC_WEIGHT = 1.0
     # Of the semantic branch: focal (the paper's), or cross_entropy, which learns classes sooner
     knet.LOSS.SEMANTIC = "focal"
+    # Of a dice loss of the semantic branch beside it: rare classes count as much as frequent ones.
+    # 0: none (the paper's)
+    knet.LOSS.SEMANTIC_DICE_WEIGHT = 0.0
     # Of the point map of PointKernelHead
     knet.LOSS.POINT_WEIGHT = 1.0
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
-from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
+from .losses import class_dice_loss, dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
 from .masks import resize
 from .matcher import Matcher
 from .points import point_target, reachable
@@ -150,6 +150,7 @@ class Criterion(nn.Module):
         semantic_weight: float = 1.0,
         point_weight: float = 1.0,
         semantic_loss: str = "focal",
+        semantic_dice_weight: float = 0.0,
     ):
         """
         Args:
@@ -160,6 +161,7 @@ class Criterion(nn.Module):
                 weights of the losses; with a rank weight of 0 that loss is left out (instance
                 models). The point loss is that of kernels that start at points.
             semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
+            semantic_dice_weight: of a dice loss beside it; 0 leaves it out.
         """
         super().__init__()
         self.matcher = matcher
@@ -171,6 +173,7 @@ class Criterion(nn.Module):
         self.rank_weight = rank_weight
         self.semantic_weight = semantic_weight
         self.point_weight = point_weight
+        self.semantic_dice_weight = semantic_dice_weight
         self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
 
     @classmethod
@@ -188,6 +191,7 @@ class Criterion(nn.Module):
             "semantic_weight": loss.SEMANTIC_WEIGHT,
             "point_weight": loss.POINT_WEIGHT,
             "semantic_loss": loss.SEMANTIC,
+            "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT,
         }
 
     def forward(
@@ -202,8 +206,8 @@ class Criterion(nn.Module):
 
         Returns:
             ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1..,
-            ``loss_semantic`` and, of kernels that start at points, ``loss_point``; scalars whose
-            sum is the training loss.
+            ``loss_semantic``, with a weight ``loss_semantic_dice`` and, of kernels that start at
+            points, ``loss_point``; scalars whose sum is the training loss.
         """
         # sums over all pixels of a mask overflow half precision
         with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
@@ -233,7 +237,7 @@ class Criterion(nn.Module):
                     label = self.matched_label(things, top_kernel, top_stuff, targets)
                 else:
                     label = largest_share(targets, self.num_thing_classes)
-                losses["loss_semantic"] = self.semantic_loss(semantic_logits, label)
+                losses.update(self.semantic_losses(semantic_logits, label))
                 logits = stage.mask_logits[:, : self.num_kernels]
                 stage_losses = self.mask_losses(logits, things, None, top_kernel, targets)
             else:
@@ -369,16 +373,21 @@ class Criterion(nn.Module):
         class_of_kernel[things.image, things.kernel] = thing_class
         return semantic_target(top_kernel, top_stuff, class_of_kernel, self.num_thing_classes)
 
-    def semantic_loss(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        """Loss of the semantic branch, per labelled cell of this worker's images.
+    def semantic_losses(self, logits: torch.Tensor, label: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Losses of the semantic branch: per labelled cell of this worker's images, and dice.
 
         Args:
             logits: (B, K, h, w).
             label: (B, h, w) class of each cell, -1 for none (ignored, crowd, padding).
         """
         num_labelled = (label >= 0).sum().clamp(min=1)
-        total = self.semantic_loss_of_cells(logits.float(), label)
-        return self.semantic_weight * total / num_labelled
+        logits = logits.float()
+        total = self.semantic_loss_of_cells(logits, label)
+        losses = {"loss_semantic": self.semantic_weight * total / num_labelled}
+        if self.semantic_dice_weight > 0:
+            dice = class_dice_loss(logits, label, ignore_label=-1)
+            losses["loss_semantic_dice"] = self.semantic_dice_weight * dice
+        return losses
 
 
 def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):

@@ -113,7 +113,8 @@ def merge_panoptic(
         scores: (N,) one score per kernel.
         is_thing: (N,) bool; stuff has no score threshold.
         things_first: drop the things below the score threshold before pixels are given away, not
-            after, and give the pixels inside the others' masks to these, whatever the stuff scores.
+            after, and give the pixels inside the others' masks to these, whatever the stuff scores;
+            the area of stuff is then what it has beside them.
 
     Returns:
         the segment id of each pixel (H, W) int32, 0 for void; the segment id of each kernel (N,)
@@ -131,11 +132,18 @@ def merge_panoptic(
             value = value.masked_fill(out, -1.0)
         return value.argmax(0)
 
+    def own_area(strip: torch.Tensor) -> torch.Tensor:
+        inside = strip >= mask_threshold
+        if things_first:
+            taken = (ahead & inside).any(0)
+            inside = inside & (is_thing[:, None, None] | ~taken)
+        return inside.flatten(1).sum(1)
+
     winner = torch.cat([winner_of(strip) for strip in strips])
     # not bincount: on a GPU that waits for the device to learn its length
     won = torch.zeros(num_kernels, dtype=torch.long, device=masks.device)
     won.scatter_add_(0, winner.flatten(), torch.ones_like(winner).flatten())
-    own = torch.stack([(s >= mask_threshold).flatten(1).sum(1) for s in strips]).sum(0)
+    own = torch.stack([own_area(strip) for strip in strips]).sum(0)
     keep = (won > 0) & (own > 0)
     keep &= won.double() / own.clamp(min=1).double() >= overlap_threshold
     keep &= ~is_thing | strong

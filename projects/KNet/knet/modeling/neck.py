@@ -56,6 +56,8 @@ def conv_block(
         norm=nn.GroupNorm(num_groups, out_channels),
         activation=F.relu,
     )
+    if init not in ("normal", "msra"):
+        raise ValueError(f"init is '{init}', known are normal, msra")
     if init == "normal":
         nn.init.normal_(conv.weight, std=0.01)
     else:

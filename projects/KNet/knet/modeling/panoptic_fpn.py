@@ -11,7 +11,8 @@ from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch import PanopticFPN
 
-from ..data.class_layout import IGNORE_LABEL, ClassLayout, resolve_class_layout
+from ..data.class_layout import ClassLayout, resolve_class_layout
+from ..errors import UsageError
 
 __all__ = ["PanopticFPNOfOneRange"]
 
@@ -36,7 +37,17 @@ class PanopticFPNOfOneRange(PanopticFPN):
 
     @classmethod
     def from_config(cls, cfg):
-        return {**super().from_config(cfg), "layout": resolve_class_layout(cfg)}
+        layout = resolve_class_layout(cfg)
+        for key, count, wanted in (
+            ("ROI_HEADS", cfg.MODEL.ROI_HEADS.NUM_CLASSES, layout.num_things),
+            ("SEM_SEG_HEAD", cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, layout.num_stuff + 1),
+        ):
+            if count != wanted:
+                raise UsageError(
+                    f"MODEL.{key}.NUM_CLASSES is {count}, but the data has {layout.num_things} thing "
+                    f"and {layout.num_stuff} stuff classes: set it to {wanted}"
+                )
+        return {**super().from_config(cfg), "layout": layout}
 
     def forward(self, batched_inputs: List[Dict]):
         """As Detectron2's, without ``sem_seg``, whose ids no evaluator here knows."""
@@ -49,7 +60,7 @@ class PanopticFPNOfOneRange(PanopticFPN):
         x = dict(x)
         model_class = self.layout.to_model(x["sem_seg"])
         stuff = (model_class - self.layout.num_things + 1).clamp(min=0)
-        x["sem_seg"] = torch.where(model_class < 0, IGNORE_LABEL, stuff)
+        x["sem_seg"] = torch.where(model_class < 0, self.sem_seg_head.ignore_value, stuff)
         instances = x["instances"]
         x["instances"] = type(instances)(instances.image_size, **instances.get_fields())
         x["instances"].gt_classes = self.layout.to_model(instances.gt_classes)

@@ -32,9 +32,8 @@ class PointKernelHead(nn.Module):
 
         M_0 = k_n * F_ins + b_n - softplus(a_n) |p - p_n|^2 / 4^2,
 
-    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg. The class logits of
-    stage 0 say that there is an object by the point, and of which class by what the semantic branch
-    says of its mask. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
+    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class logits of
+    stage 0 are the point's. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
     """
 
     @configurable
@@ -108,9 +107,7 @@ class PointKernelHead(nn.Module):
         prediction = StagePrediction(
             kernels=torch.cat((kernels, stuff_kernels.expand(len(kernels), -1, -1)), dim=1),
             mask_logits=torch.cat((mask_logits, stuff_logits), dim=1),
-            class_logits=self._class_logits(
-                point_logits, cells, is_peak, mask_logits, semantic_logits
-            ),
+            class_logits=self._class_logits(point_logits, cells, is_peak, mask_logits),
             points=Points(logits=point_logits, cells=cells),
         )
         return feature_map, prediction, semantic_logits
@@ -132,36 +129,28 @@ class PointKernelHead(nn.Module):
         mask_logits = mask_logits + bias[..., None] - fall_off * distance
         return kernels, mask_logits
 
-    @torch.no_grad()  # learned by the losses of the points and of the semantic branch
+    @torch.no_grad()  # learned by the loss of the points
     def _class_logits(
         self,
         point_logits: torch.Tensor,
         cells: torch.Tensor,
         is_peak: torch.Tensor,
         mask_logits: torch.Tensor,
-        semantic_logits: torch.Tensor,
     ) -> torch.Tensor:
-        """Class logits of stage 0: (B, N + stuff, all classes).
+        """Class logits of stage 0: (B, N + stuff, all classes), of things those of the points.
 
-        Of a thing: the point's best logit, and the log probability of each class among things by
-        the mean semantic logits of the mask. A point that is none of its own (a neighbour of a
-        better one, or inside the mask of a better one) starts as no object; stuff kernels, and
-        columns that belong to no thing, start at the focal loss's prior.
+        A point that is none of its own (a neighbour of a better one, or inside the mask of a better
+        one) starts as no object; stuff kernels, and columns that belong to no thing, start at the
+        focal loss's prior.
         """
-        num_things = self.num_thing_classes
-        objectness = point_logits.amax(1).flatten(1).gather(1, cells)
-        own = is_peak & ~covered_by_stronger(mask_logits, cells)
-        objectness = torch.where(own, objectness, objectness.clamp(max=PRIOR_LOGIT))
+        num_things, num_classes = self.num_thing_classes, self.semantic_kernels.out_channels
+        index = cells[:, None].expand(-1, num_things, -1)
+        of_points = point_logits.flatten(2).gather(2, index).transpose(1, 2)  # (B, N, K)
+        inside = mask_logits.sigmoid() > self.mask_threshold
+        own = is_peak & ~covered_by_stronger(inside, cells)
+        of_points = torch.where(own[..., None], of_points, of_points.clamp(max=PRIOR_LOGIT))
 
-        of_things = semantic_logits[:, :num_things].float().flatten(2).transpose(1, 2)
-        inside = (mask_logits > 0).float().flatten(2).scatter(2, cells[..., None], 1.0)
-        with torch.autocast(device_type=cells.device.type, enabled=False):
-            mean = inside @ of_things / inside.sum(2, keepdim=True)
-
-        num_classes = self.semantic_kernels.out_channels
         shape = (len(cells), self.num_kernels + num_classes - num_things, num_classes)
-        class_logits = objectness.new_full(shape, PRIOR_LOGIT)
-        class_logits[:, : self.num_kernels, :num_things] = objectness[..., None] + mean.log_softmax(
-            2
-        )
+        class_logits = of_points.new_full(shape, PRIOR_LOGIT)
+        class_logits[:, : self.num_kernels, :num_things] = of_points
         return class_logits

@@ -50,19 +50,18 @@ def strongest_cells(logits: torch.Tensor, count: int) -> Tuple[torch.Tensor, tor
     return cells, is_peak
 
 
-def covered_by_stronger(mask_logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+def covered_by_stronger(inside: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
     """Which points lie inside the mask of a stronger one: they found the same object again.
 
     Args:
-        mask_logits: (B, N, H, W) of kernels by falling score.
+        inside: (B, N, H, W) bool, the masks of kernels by falling score.
         cells: (B, N) where they start.
 
     Returns:
         (B, N) bool.
     """
     index = cells[:, None].expand(-1, cells.shape[1], -1)
-    inside = mask_logits.flatten(2).gather(2, index) > 0  # [:, m, n]: mask m at point n
-    return inside.triu(1).any(1)
+    return inside.flatten(2).gather(2, index).triu(1).any(1)  # [:, m, n]: mask m at point n
 
 
 def at_point_stride(masks: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:

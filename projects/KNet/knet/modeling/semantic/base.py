@@ -16,7 +16,6 @@ from ..masks import resize
 
 __all__ = [
     "ClassifierHead",
-    "class_dice_loss",
     "conv_norm_relu",
     "enlarge",
     "resize",
@@ -61,29 +60,6 @@ def segmentation_loss(
     logits = resize(logits.float(), labels.shape[-2:])
     total = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="sum")
     return total / labels.numel()
-
-
-def class_dice_loss(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_label: int = 255, eps: float = 1e-3
-) -> torch.Tensor:
-    """1 - 2 sum(p t) / (sum p^2 + sum t + 2 eps), mean over the classes of the batch's labels.
-
-    Sums over all labelled pixels of the batch: a class of few pixels counts as much as one of many,
-    as it does in mIoU. Shapes as in :func:`segmentation_loss`; without any label 0.
-    """
-    logits = resize(logits.float(), labels.shape[-2:])
-    num_classes = logits.shape[1]
-    valid = labels != ignore_label
-    probability = logits.softmax(1) * valid[:, None]
-    index = torch.where(valid, labels, 0)
-    own = probability.gather(1, index[:, None])[:, 0]  # 0 where there is no label
-    index = index.flatten()
-    overlap = own.new_zeros(num_classes).scatter_add(0, index, own.flatten())
-    wanted = own.new_zeros(num_classes).scatter_add(0, index, valid.flatten().to(own.dtype))
-    size = probability.square().sum((0, 2, 3)) + wanted + 2 * eps
-    present = wanted > 0
-    dice = torch.where(present, 1 - 2 * overlap / size, 0.0)
-    return dice.sum() / present.sum().clamp(min=1)
 
 
 class ClassifierHead(nn.Module):

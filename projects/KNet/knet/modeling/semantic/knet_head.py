@@ -13,8 +13,9 @@ from torch import nn
 
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
+from ..losses import class_dice_loss
 from ..structures import StagePrediction
-from .base import ClassifierHead, class_dice_loss, enlarge, segmentation_loss
+from .base import ClassifierHead, enlarge, resize, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -298,7 +299,8 @@ class KNetSemSegHead(nn.Module):
         }
         if self.dice_weight > 0:
             for s, stage in enumerate(stages):
-                dice = class_dice_loss(stage.mask_logits, targets, self.ignore_value)
+                logits = resize(stage.mask_logits.float(), targets.shape[-2:])
+                dice = class_dice_loss(logits, targets, self.ignore_value)
                 losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head.layers(features)
