@@ -94,7 +94,8 @@ def test_overlap_ratio_that_equals_the_threshold():
 def slow_things_first(
     masks, scores, is_thing, score_threshold=0.3, overlap_threshold=0.6, mask_threshold=0.5
 ):
-    """As ``slow.merge_panoptic``; a thing inside its own mask is before whatever is not so."""
+    """As ``slow.merge_panoptic``; a thing inside its own mask is before whatever is not so, and
+    stuff is not missed where such a thing is."""
     num_kernels, height, width = masks.shape
     strong = [is_thing[k] and scores[k] >= np.float32(score_threshold) for k in range(num_kernels)]
     winner = np.full((height, width), slow.NONE)
@@ -108,9 +109,14 @@ def slow_things_first(
             if best is None or rank > best:
                 best, winner[y, x] = rank, kernel
     segment_map, segments = np.zeros((height, width), dtype=int), []
+    things = [k for k in range(num_kernels) if is_thing[k]]
     for kernel in sorted(range(num_kernels), key=lambda k: (-float(scores[k]), k)):
         won = int((winner == kernel).sum())
-        own = int((masks[kernel] >= np.float32(mask_threshold)).sum())
+        own = 0
+        for y, x in slow.pixels_of(winner):
+            taken = any(strong[k] and masks[k, y, x] >= np.float32(mask_threshold) for k in things)
+            missed = is_thing[kernel] or not taken
+            own += missed and masks[kernel, y, x] >= np.float32(mask_threshold)
         if won == 0 or own == 0 or won / own < overlap_threshold:
             continue
         segments.append((kernel, won))
@@ -184,6 +190,14 @@ def test_a_thing_is_before_stuff_inside_its_mask_alone():
     found, ids, _ = merge_panoptic(masks, scores, is_thing, **options)
     assert ids.tolist() == [1, 2]
     assert found.tolist() == [[2, 1, 1]]
+
+
+def test_stuff_keeps_what_the_things_left():
+    """Windows take most of a facade; the wall between them is still a facade."""
+    masks = row((0.9,) * 10, (0.8,) * 7 + (0.0,) * 3)
+    scores, is_thing = torch.tensor([0.9, 0.4]), torch.tensor([False, True])
+    found, _, _ = merge_panoptic(masks, scores, is_thing, things_first=True)
+    assert found.tolist() == [[2] * 7 + [1] * 3]
 
 
 def test_nothing_but_weak_things():

@@ -44,8 +44,8 @@ class PanopticFPNOfOneRange(PanopticFPN):
         ):
             if count != wanted:
                 raise UsageError(
-                    f"MODEL.{key}.NUM_CLASSES is {count}, but the data has {layout.num_things} thing "
-                    f"and {layout.num_stuff} stuff classes: set it to {wanted}"
+                    f"MODEL.{key}.NUM_CLASSES is {count}, but the data has {layout.num_things} "
+                    f"thing and {layout.num_stuff} stuff classes: set it to {wanted}"
                 )
         return {**super().from_config(cfg), "layout": layout}
 
