@@ -4,21 +4,32 @@
     python projects/KNet/tools/compare_speed.py --size 800 1216 \\
         configs/knet_panoptic.yaml configs/knet_panoptic_fast.yaml
 
-Random weights and images, made-up objects; no data set is needed. The configs take turns, each turn
-in a process of its own, and the table has the median of the turns, and its ratio to the first
-config. On a GPU (``MODEL.DEVICE`` of the configs, or ``-- MODEL.DEVICE cuda``) the memory is the
-GPU's, else that of the process.
+Random weights and images, made-up objects: no data set is needed. The configs take turns, each turn
+in a process of its own; the table has the median of the turns, and its ratio to the first config.
+The memory is the most that a GPU gave out where there is one, else that of the process. What stands
+behind ``--`` is changed in each config. Panoptic and instance K-Nets.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from typing import Dict, List
 
-FIGURES = ("training s", "training GB", "results s", "results GB")
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+
+from knet.encoding import write_any_text
+from knet.engine.main import load_config
+from knet.errors import UsageError
+
+KINDS = ("training", "results")
+NUM_THINGS, NUM_STUFF = 80, 53  # COCO's, where the config leaves it to the data
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -29,7 +40,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=20, help="of each image")
     parser.add_argument("--steps", type=int, default=3, help="of a turn, after one that warms up")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--one", choices=("training", "results"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--kind", choices=KINDS, help=argparse.SUPPRESS
+    )  # one turn, in this process
     words = sys.argv[1:] if argv is None else list(argv)
     cut = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:cut])
@@ -37,52 +50,59 @@ def parse_args(argv=None) -> argparse.Namespace:
     return args
 
 
-def measure(args: argparse.Namespace) -> Dict[str, float]:
-    """One turn, in this process: ``s`` of a step and ``GB`` at most."""
-    import resource
+def config_of(config_file: str, opts: List[str]) -> CfgNode:
+    """A config that needs neither weights nor data.
 
-    import torch
-    from detectron2.modeling import build_model
-    from detectron2.structures import BitMasks, Instances
-
-    from knet.engine.main import load_config
-
-    cfg = load_config(args.config_files[0], [*args.opts, "MODEL.WEIGHTS", ""])
+    Raises:
+        UsageError: it cannot be loaded, or is not of a panoptic or instance K-Net.
+    """
+    cfg = load_config(config_file, [*opts, "MODEL.WEIGHTS", ""])
+    if cfg.MODEL.META_ARCHITECTURE != "KNet":
+        raise UsageError(f"{config_file} is not of a panoptic or an instance K-Net: leave it out")
     cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ()
-    if cfg.MODEL.KNET.NUM_THING_CLASSES < 0:
-        cfg.MODEL.KNET.NUM_THING_CLASSES = 80
-    if cfg.MODEL.KNET.NUM_STUFF_CLASSES < 0:
-        cfg.MODEL.KNET.NUM_STUFF_CLASSES = 53
-    if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 0:
-        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 133
-    on_gpu = torch.cuda.is_available() and cfg.MODEL.DEVICE != "cpu"
-    cfg.MODEL.DEVICE = cfg.MODEL.DEVICE if on_gpu else "cpu"
-    torch.manual_seed(0)
-    model = build_model(cfg).train(args.one == "training")
-    height, width = args.size
+    knet = cfg.MODEL.KNET
+    for key, count in (("NUM_THING_CLASSES", NUM_THINGS), ("NUM_STUFF_CLASSES", NUM_STUFF)):
+        if knet[key] < 0:
+            knet[key] = count
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
 
-    def image() -> Dict:
-        x = {"image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8)}
-        if args.one == "training":
-            masks = torch.zeros(args.objects, height, width, dtype=torch.bool)
-            for mask in masks:  # rectangles of all sizes
-                y, x0 = int(torch.randint(height - 8, ())), int(torch.randint(width - 8, ()))
-                side = int(torch.randint(8, min(height, width) // 2, ()))
-                mask[y : y + side, x0 : x0 + side] = True
-            x["instances"] = Instances((height, width), gt_masks=BitMasks(masks))
-            x["instances"].gt_classes = torch.randint(80, (args.objects,))
-            x["sem_seg"] = torch.randint(80, 133, (height // 100 + 1, width // 100 + 1))
-            x["sem_seg"] = x["sem_seg"].repeat_interleave(100, 0).repeat_interleave(100, 1)
-            x["sem_seg"] = x["sem_seg"][:height, :width].contiguous()
-        return x
+
+def make_input(cfg: CfgNode, size: List[int], num_objects: int) -> Dict:
+    """An image of noise, with squares of all sizes as objects and bands of stuff behind them."""
+    height, width = size
+    num_things, num_stuff = cfg.MODEL.KNET.NUM_THING_CLASSES, cfg.MODEL.KNET.NUM_STUFF_CLASSES
+    masks = torch.zeros(num_objects, height, width, dtype=torch.bool)
+    for mask in masks:
+        side = int(torch.randint(4, max(5, min(size) // 2), ()))
+        top, left = (int(torch.randint(length, ())) for length in size)
+        mask[top : top + side, left : left + side] = True
+    instances = Instances((height, width), gt_masks=BitMasks(masks))
+    instances.gt_classes = torch.randint(num_things, (num_objects,))
+    bands = torch.arange(height) * 8 // height % max(1, num_stuff) + num_things
+    return {
+        "image": torch.randint(0, 256, (3, height, width), dtype=torch.uint8),
+        "instances": instances,
+        "sem_seg": bands[:, None].expand(height, width).contiguous(),
+    }
+
+
+def measure(args: argparse.Namespace) -> Dict[str, float]:
+    """One turn: ``s`` of a step and ``GB`` at most."""
+    cfg = config_of(args.config_files[0], args.opts)
+    torch.manual_seed(0)
+    learns = args.kind == "training"
+    model = build_model(cfg).train(learns)
+    batch = [make_input(cfg, args.size, args.objects) for _ in range(args.batch if learns else 1)]
+    on_gpu = model.device.type == "cuda"
 
     def step() -> None:
-        if args.one == "training":
-            model.zero_grad(set_to_none=True)
-            sum(model([image() for _ in range(args.batch)]).values()).backward()
-        else:
-            with torch.no_grad():
-                model([image()])
+        with torch.set_grad_enabled(learns):
+            found = model(batch)
+            if learns:
+                model.zero_grad(set_to_none=True)
+                sum(found.values()).backward()
         if on_gpu:
             torch.cuda.synchronize()
 
@@ -98,41 +118,52 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
     return {"s": seconds, "GB": peak / 2**30}
 
 
+def take_turns(args: argparse.Namespace) -> Dict[str, Dict[str, float]]:
+    """Config -> the median of each figure.
+
+    Raises:
+        UsageError: a config that cannot be used, or whose process failed and told on stderr why.
+    """
+    for config_file in args.config_files:
+        config_of(config_file, args.opts)
+    found: Dict[str, Dict[str, List[float]]] = {name: {} for name in args.config_files}
+    options = ["--size", *args.size, "--batch", args.batch, "--objects", args.objects]
+    options = [*map(str, options), "--steps", str(args.steps)]
+    for _ in range(args.turns):
+        for config_file in args.config_files:
+            for kind in KINDS:
+                command = [sys.executable, __file__, config_file, *options, "--kind", kind]
+                run = subprocess.run(
+                    [*command, "--", *args.opts], stdout=subprocess.PIPE, text=True
+                )
+                if run.returncode:
+                    raise UsageError(f"{config_file} stopped with status {run.returncode}")
+                for unit, value in json.loads(run.stdout.splitlines()[-1]).items():
+                    found[config_file].setdefault(f"{kind}, {unit}", []).append(value)
+    return {
+        config_file: {name: statistics.median(values) for name, values in figures.items()}
+        for config_file, figures in found.items()
+    }
+
+
 def table(results: Dict[str, Dict[str, float]]) -> str:
-    """Config -> figures, as Markdown; beside each its ratio to the first config's."""
-    lines = [" | ".join(["| config", *FIGURES]) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    """Config -> figures, as Markdown; behind each its ratio to the first config's."""
     first = next(iter(results.values()))
+    lines = [" | ".join(["| config", *first]) + " |", "|---" * (len(first) + 1) + "|"]
     for config, figures in results.items():
-        cells = [f"{figures[name]:.2f} ({figures[name] / first[name]:.2f})" for name in FIGURES]
+        cells = [f"{value:.2f} (x {value / first[name]:.2f})" for name, value in figures.items()]
         lines.append(" | ".join([f"| `{config}`", *cells]) + " |")
     return "\n".join(lines)
 
 
 def main(argv=None) -> int:
     args = parse_args(argv)
-    if args.one:
-        print(json.dumps(measure(args)))
-        return 0
-    turns: Dict[str, Dict[str, List[float]]] = {}
-    words = ["--size", *map(str, args.size), "--batch", str(args.batch)]
-    words += ["--objects", str(args.objects), "--steps", str(args.steps)]
-    for _ in range(args.turns):
-        for config in args.config_files:
-            for what in ("training", "results"):
-                command = [sys.executable, __file__, config, *words, "--one", what]
-                run = subprocess.run(
-                    [*command, "--", *args.opts], stdout=subprocess.PIPE, text=True
-                )
-                if run.returncode:
-                    print(f"compare_speed.py: {config} failed in {what}", file=sys.stderr)
-                    return 1
-                for unit, value in json.loads(run.stdout.splitlines()[-1]).items():
-                    turns.setdefault(config, {}).setdefault(f"{what} {unit}", []).append(value)
-    medians = {
-        config: {name: statistics.median(values) for name, values in figures.items()}
-        for config, figures in turns.items()
-    }
-    print(table(medians))
+    write_any_text()
+    try:
+        print(json.dumps(measure(args)) if args.kind else table(take_turns(args)))
+    except UsageError as error:
+        print(f"compare_speed.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
