@@ -8,14 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from knet.checkpoint import from_official
-from knet.checkpoint.architecture import describe, published_config
+from knet.checkpoint.architecture import describe, differences, published_config
 from knet.checkpoint.fit import is_computed, require_fit
 from knet.checkpoint.recognize import content_of, recognize
 from knet.errors import UsageError
 from tests.config.test_published_models import PUBLISHED
 from tests.modeling.backbones.building import build as build_backbone
 
-from . import key_lists
+from . import key_lists, models
 
 R50, R101 = "det__knet__knet_s3_r50_fpn_1x_coco", "det__knet__knet_s3_r101_fpn_ms-3x_coco"
 SWIN_L = "det__knet__knet_s3_swin-l_fpn_ms-3x_16x2_coco-panoptic"
@@ -117,6 +117,37 @@ def test_unusual_backbones_are_described():
     swin = {k: v for k, v in ours(SWIN_L).items() if ".layers.2.blocks.17." not in k}
     assert describe(swin).backbone == "Swin of 192 channels and (2, 2, 17, 2) blocks"
     assert describe({"backbone.x": torch.empty(1)}) is None
+
+
+def started_at_points(model: dict) -> dict:
+    """The tensors of a published model, but for the instance kernels that are learned."""
+    model = {k: v for k, v in model.items() if "instance_kernels" not in k}
+    return {**model, "kernel_head.point_proj.weight": torch.empty(80, 256, 1, 1)}
+
+
+def test_where_kernels_start_is_described():
+    learned, points = describe(ours(R50)), describe(started_at_points(ours(R50)))
+    assert "ResNet-50, 100 instance kernels, 80 classes" in str(learned)
+    assert "ResNet-50, instance kernels that start at points, 80 classes" in str(points)
+    told = "kernels that are learned where this model's start at points"
+    assert differences(learned, points) == [told]
+    told = "kernels that start at points where this model's are learned"
+    assert differences(points, learned) == [told]
+    assert not differences(points, points)
+
+
+@pytest.mark.parametrize("name", [R50, f"{R50}-panoptic", R101])
+def test_no_published_config_starts_at_points(name):
+    assert published_config(describe(ours(name)))
+    assert published_config(describe(started_at_points(ours(name)))) is None
+
+
+def test_a_whole_model_that_starts_at_points_is_described():
+    model = models.build(models.PANOPTIC, MODEL__KNET__KERNEL_HEAD__NAME="PointKernelHead")
+    found = describe(model.state_dict())
+    assert (found.start, found.kernels) == ("points", 0)
+    assert (found.classes, found.channels, found.stages) == (5, 16, 3)
+    assert found.backbone == "ResNet-50 of 16 channels"
 
 
 @pytest.mark.parametrize("name, depth", [(R50, 50), (R101, 101)])

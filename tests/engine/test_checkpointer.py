@@ -4,15 +4,18 @@ import logging
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
 from knet.checkpoint import to_official
+from knet.data.class_layout import ClassLayout
 from knet.engine.checkpointer import KNetCheckpointer
 from knet.errors import UsageError
+from knet.modeling import PointKernelHead
 from tests.checkpoint import key_lists, models
 from tests.checkpoint.models import FCN, PANOPTIC, PANOPTIC_SWIN, UPERNET_SWIN
-from tests.tiny_model import tiny_model
+from tests.tiny_model import SIZE, THINGS_ONLY, tiny_model, training_input
 
 CLASS_DEPENDENT = {
     "kernel_head.semantic_kernels.weight",
@@ -177,6 +180,19 @@ def test_official_weights_of_another_model(name, told, tmp_path):
         load(models.build(PANOPTIC), path)
 
 
+@pytest.mark.parametrize("kind", ["instance", "panoptic"])
+def test_official_weights_for_a_model_whose_kernels_start_at_points(kind, tmp_path):
+    name = "det__knet__knet_s3_r50_fpn_1x_coco" + ("-panoptic" if kind == "panoptic" else "")
+    path = models.save(tmp_path / "official.pth", key_lists.official(name, values=True))
+    told = "kernels that are learned where this model's start at points"
+    told += rf".*use --config-file configs/coco/{kind}/knet_r50_1x\.yaml, or set MODEL\.WEIGHTS"
+    fast = {"KERNEL_HEAD__NAME": "PointKernelHead", "KERNEL_UPDATE__RESIDUAL": True}
+    fast = {f"MODEL__KNET__{key}": value for key, value in fast.items()}
+    for complete in (False, True):
+        with pytest.raises(UsageError, match=told):
+            load(models.build(PANOPTIC, **fast), path, complete=complete)
+
+
 def of_other_classes(tmp_path, form: str):
     """A file of 3 + 2 classes, the model it comes from, and a model of 4 + 3."""
     theirs = models.build(PANOPTIC)
@@ -229,6 +245,60 @@ def test_what_depends_on_the_classes_is_left_out_on_demand(form, tmp_path, log):
             expected = before if name in CLASS_DEPENDENT else theirs.state_dict()
             assert torch.equal(tensor, expected[name]), name
     assert all(name in warnings(log) for name in CLASS_DEPENDENT)
+
+
+def starting_at_points(layout, seed: int = 0):
+    options = {"kernel_head": PointKernelHead, "residual": True, "num_stages": 1}
+    return tiny_model(layout=layout, seed=seed, **options)
+
+
+POINTS = {f"kernel_head.point_proj.{part}" for part in ("weight", "bias")}
+ALL_CLASSES = {name for name in CLASS_DEPENDENT if "heads.1" not in name and "heads.2" not in name}
+
+
+@pytest.mark.parametrize(
+    "layout, expected",
+    [
+        (ClassLayout([0, 1, 2, 3], [4, 5, 6]), POINTS | ALL_CLASSES),
+        (THINGS_ONLY, POINTS | ALL_CLASSES),
+        (ClassLayout([0, 1, 2], [3]), ALL_CLASSES),
+        (ClassLayout([0, 1, 2, 3], [4]), POINTS),
+    ],
+    ids=["more", "things alone", "as many things", "as many classes"],
+)
+def test_a_model_whose_kernels_start_at_points_learns_other_classes(
+    layout, expected, tmp_path, log
+):
+    theirs = starting_at_points(ClassLayout([0, 1, 2], [3, 4]))
+    ours = starting_at_points(layout, seed=1)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    load(ours, saved(tmp_path, theirs.state_dict()), skip_classes=True)
+    for name, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, (before if name in expected else theirs.state_dict())[name]), (
+            name
+        )
+    assert all(name in warnings(log) for name in expected)
+    sum(ours.train()([training_input(np.random.default_rng(0), layout, SIZE)]).values()).backward()
+    assert all(parameter.grad is not None for parameter in ours.parameters())
+
+
+@pytest.mark.parametrize(
+    "layout, told",
+    [
+        (
+            ClassLayout([0, 1, 2, 3], [4, 5, 6]),
+            r"of 5 classes, but this model has 7 \(kernel_head\.s",
+        ),
+        (
+            ClassLayout([0, 1, 2, 3], [4]),
+            r"of 3 thing classes, but this model has 4 \(kernel_head\.point_proj",
+        ),
+    ],
+)
+def test_other_classes_of_kernels_that_start_at_points(layout, told, tmp_path):
+    theirs = starting_at_points(ClassLayout([0, 1, 2], [3, 4]))
+    with pytest.raises(UsageError, match=rf"{told}.*MODEL\.KNET\.WEIGHTS_SKIP_CLASSES"):
+        load(starting_at_points(layout), saved(tmp_path, theirs.state_dict()))
 
 
 def test_the_classes_of_a_semantic_model_are_left_out_on_demand(tmp_path, log):

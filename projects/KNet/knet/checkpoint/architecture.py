@@ -21,6 +21,9 @@ _SWINS = {
     (192, (2, 2, 18, 2)): "Swin-L",
 }
 _DETECTION, _SEMANTIC = "panoptic or instance segmentation", "semantic segmentation"
+# by a module of the kernel head: where instance kernels start
+_STARTS = {"instance_kernels": "learned", "point_proj": "points"}
+_START_IN_WORDS = {"learned": "are learned", "points": "start at points"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,17 @@ class Architecture:
     head: str
     classes: int
     channels: int
-    # Instance kernels
+    # Where instance kernels start: "learned" or "points"
+    start: str
+    # Instance kernels that are learned; how many start at points is not in the weights
     kernels: int
     stages: int
 
     def __str__(self) -> str:
         parts = [self.head, self.backbone]
-        numbers = [f"{self.kernels} instance kernels"] if self.kernels else []
+        numbers = [f"{self.kernels} instance kernels"] if self.start == "learned" else []
+        if self.start == "points":
+            numbers = [f"instance kernels that {_START_IN_WORDS[self.start]}"]
         numbers += [f"{self.classes} classes", f"{self.channels} channels", f"{self.stages} stages"]
         return f"{self.task}, {', '.join([part for part in parts if part] + numbers)}"
 
@@ -51,15 +58,18 @@ def describe(state_dict: Mapping[str, torch.Tensor]) -> Optional[Architecture]:
         state_dict: under this project's names.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-    if "kernel_head.instance_kernels.weight" in shapes:
-        kernels, channels = shapes["kernel_head.instance_kernels.weight"][:2]
+    module = next((name for name in _STARTS if f"kernel_head.{name}.weight" in shapes), None)
+    if module is not None:
+        start = _STARTS[module]
+        rows, channels = shapes[f"kernel_head.{module}.weight"][:2]
         return Architecture(
             task=_DETECTION,
             backbone=_backbone(_behind(shapes, "backbone.bottom_up.")),
             head="",
             classes=shapes.get("kernel_head.semantic_kernels.weight", (0,))[0],
             channels=channels,
-            kernels=kernels,
+            start=start,
+            kernels=rows if start == "learned" else 0,
             stages=_count(shapes, r"kernel_update_heads\.(\d+)\."),
         )
     head = _behind(shapes, "sem_seg_head.base_head.")
@@ -72,6 +82,7 @@ def describe(state_dict: Mapping[str, torch.Tensor]) -> Optional[Architecture]:
         head=_base_head({name.split(".")[0] for name in head}),
         classes=classifier[0],
         channels=classifier[1],
+        start="",
         kernels=0,
         stages=_count(shapes, r"sem_seg_head\.kernel_update_heads\.(\d+)\."),
     )
@@ -82,9 +93,16 @@ def differences(file: Architecture, model: Architecture) -> List[str]:
     theirs, ours = asdict(file), asdict(model)
     if file.task != model.task:
         return [f"a model for {file.task} and not for {model.task}"]
-    return [
-        f"{key} {theirs[key]} and not {ours[key]}" for key in theirs if theirs[key] != ours[key]
-    ]
+    apart = {
+        key: f"{key} {theirs[key]} and not {ours[key]}"
+        for key in theirs
+        if theirs[key] != ours[key]
+    }
+    if "start" in apart:
+        here, there = _START_IN_WORDS[model.start], _START_IN_WORDS[file.start]
+        apart["start"] = f"kernels that {there} where this model's {here}"
+        apart.pop("kernels", None)  # a number on one side only
+    return list(apart.values())
 
 
 def published_config(architecture: Architecture) -> Optional[str]:

@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 _CLASS_DEPENDENT = re.compile(
-    r"(kernel_head\.semantic_kernels|(.*\.)?kernel_update_heads\.\d+\.class_proj"
+    r"(kernel_head\.(semantic_kernels|point_proj)|(.*\.)?kernel_update_heads\.\d+\.class_proj"
     r"|sem_seg_head\..*predictor(\.\d+)?)\.(weight|bias)"
 )
 # the feature pyramid behind a backbone is no part of it; the group is the backbone's own name
@@ -133,14 +133,21 @@ def leave_out_classes(
         if _CLASS_DEPENDENT.fullmatch(name) and state_dict[name].shape[1:] == model[name].shape[1:]
     ]
     if names and not skip:
-        theirs, ours = state_dict[names[0]].shape[0], model[names[0]].shape[0]
+        name = min(names, key=_is_of_things)  # the first that counts all classes, if there is one
+        theirs, ours = state_dict[name].shape[0], model[name].shape[0]
+        kind = "thing classes" if _is_of_things(name) else "classes"
         raise UsageError(
-            f"{path} holds the weights of {theirs} classes, but this model has {ours} "
-            f"({names[0]}): {_other_config(state_dict)}{OTHER_CLASSES[purpose]}"
+            f"{path} holds the weights of {theirs} {kind}, but this model has {ours} "
+            f"({name}): {_other_config(state_dict)}{OTHER_CLASSES[purpose]}"
         )
     for name in names:
         del state_dict[name]
     return names
+
+
+def _is_of_things(name: str) -> bool:
+    """Whether a tensor that depends on the classes has rows for things alone."""
+    return name.startswith("kernel_head.point_proj.")
 
 
 def _own_name(name: str) -> str:

@@ -2,10 +2,12 @@
 
 import logging
 import pickle
-from typing import Any, Dict, List, Sequence
+import re
+from typing import Any, Dict, List, Optional, Sequence, Set
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
+from yaml import YAMLError
 
 from ..checkpoint.fit import (
     OTHER_CLASSES,
@@ -16,12 +18,17 @@ from ..checkpoint.fit import (
 )
 from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
+from ..config import config_from_text
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
 
 __all__ = ["KNetCheckpointer"]
 
 logger = logging.getLogger(__name__)
+
+_OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
+# by MODEL.KNET.KERNEL_UPDATE.RESIDUAL: what update stages do
+_STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
 
 
 class KNetCheckpointer(DetectionCheckpointer):
@@ -38,6 +45,7 @@ class KNetCheckpointer(DetectionCheckpointer):
         "MODEL.BACKBONE.FREEZE_AT 0 MODEL.BACKBONE.NORM_EVAL False)"
     )
     _resuming = False
+    _description: Any = None  # what the file tells of its model, see ModelInfo.to_plain
 
     def save(self, name: str, **kwargs: Any) -> None:
         """As in Detectron2; with what makes the file a model, see :mod:`.model_file`."""
@@ -58,7 +66,7 @@ class KNetCheckpointer(DetectionCheckpointer):
         Raises:
             UsageError: a file that cannot be read, or whose weights are another model's.
         """
-        self._path = path
+        self._path, self._description = path, None
         try:
             return super().load(path, *args, **kwargs)
         except UsageError:
@@ -94,6 +102,7 @@ class KNetCheckpointer(DetectionCheckpointer):
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         heuristics = heuristics or bool(loaded.get("matching_heuristics"))
         if "model" in loaded and "state_dict" not in loaded:
+            self._description = loaded.get(INFO_KEY)
             return {**loaded, "matching_heuristics": heuristics}
         # of another framework: nothing else of it is ours
         return {"model": loaded, "matching_heuristics": heuristics}
@@ -103,6 +112,9 @@ class KNetCheckpointer(DetectionCheckpointer):
         left_out: List[str] = []
         what = "weights to be matched by their names"
         heuristics = bool(checkpoint.get("matching_heuristics"))
+        purpose = "evaluate" if self.complete else "start"
+        purpose = "resume" if self._resuming else purpose
+        residual = _residual_of(self._description)
         if not heuristics:
             found = find_weights(checkpoint, model)
             self._convert_ndarray_to_tensor(found.state_dict)
@@ -111,8 +123,7 @@ class KNetCheckpointer(DetectionCheckpointer):
             what += f" ({found})" if str(found) else ""
             if recognized.architecture is not None:
                 require_fit(recognized, model, path=self._path)
-            purpose = "evaluate" if self.complete else "start"
-            purpose = "resume" if self._resuming else purpose
+                residual = False  # as all published models
             left_out = leave_out_classes(
                 recognized.state_dict,
                 model,
@@ -123,6 +134,7 @@ class KNetCheckpointer(DetectionCheckpointer):
             self._compare_classes(checkpoint.get(INFO_KEY), purpose)
         incompatible = super()._load_model(checkpoint)
         self._check(incompatible, model, heuristics)
+        self._compare_stages(residual, incompatible, model, purpose)
         self._report(incompatible, model, what, left_out)
         return incompatible
 
@@ -158,6 +170,37 @@ class KNetCheckpointer(DetectionCheckpointer):
             f"sets: {example}"
         )
 
+    def _compare_stages(self, theirs: Optional[bool], incompatible, model, purpose: str) -> None:
+        """Do update stages mean the same in the file and in the model? No tensor tells.
+
+        Args:
+            theirs: MODEL.KNET.KERNEL_UPDATE.RESIDUAL of the file, None if it tells none.
+            incompatible, model: what was not taken, and the model's state dict.
+            purpose: see :func:`leave_out_classes`.
+
+        Raises:
+            UsageError: they do not, and nothing would be learned anew.
+        """
+        absent = _absent(incompatible)
+        of_stages = (_OF_STAGE.fullmatch(name) for name in model if name not in absent)
+        taken = next((match.group(1) for match in of_stages if match), None)
+        if taken is None:
+            return
+        # a stage of another kind may know no such choice
+        ours = getattr(self.model.get_submodule(taken), "residual", None)
+        if theirs is None or ours is None or theirs == ours:
+            return
+        key = "MODEL.KNET.KERNEL_UPDATE.RESIDUAL"
+        difference = (
+            f"the update stages of {self._path} {_STAGES_IN_WORDS[theirs]} ({key} {theirs}), those "
+            f"of this model {_STAGES_IN_WORDS[ours]}"
+        )
+        if not self.complete:
+            logger.warning(f"{difference}: they must be learned anew")
+            return
+        other = f", or {OTHER_CLASSES[purpose]}" if purpose == "resume" else ""
+        raise UsageError(f"{difference}: set {key} to {theirs}{other}")
+
     def _check(self, incompatible, model, heuristics: bool) -> None:
         wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]
         taken = set(model) - set(incompatible.missing_keys) - set(wrong_shape)
@@ -187,7 +230,7 @@ class KNetCheckpointer(DetectionCheckpointer):
     def _report(self, incompatible, model, what: str, left_out: List[str]) -> None:
         """One line of what was taken; Detectron2 lists what is missing and left over."""
         missing, left_over = incompatible.missing_keys, incompatible.unexpected_keys
-        absent = {*missing, *(name for name, *_ in incompatible.incorrect_shapes)}
+        absent = _absent(incompatible)
         taken = sum(name not in absent and not is_computed(name) for name in model)
         logger.info(
             f"{self._path} is {what}: {taken} tensors taken, {len(missing)} of the model's are "
@@ -198,6 +241,24 @@ class KNetCheckpointer(DetectionCheckpointer):
                 "Left out, as they are of other classes (MODEL.KNET.WEIGHTS_SKIP_CLASSES): "
                 + ", ".join(left_out)
             )
+
+
+def _absent(incompatible) -> Set[str]:
+    """The model's names of what was not taken from a file."""
+    return {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
+
+
+def _residual_of(description: Any) -> Optional[bool]:
+    """MODEL.KNET.KERNEL_UPDATE.RESIDUAL of the model that a file describes, None if it does not.
+
+    Args:
+        description: see :meth:`.model_file.ModelInfo.to_plain`.
+    """
+    try:
+        cfg = config_from_text(description["config"])
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError):
+        return None  # weights alone are enough here
+    return cfg.MODEL.KNET.KERNEL_UPDATE.RESIDUAL
 
 
 def _names_by_row(classes: Sequence[ModelClass], cfg) -> List[str]:
