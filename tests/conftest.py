@@ -22,8 +22,22 @@ REPO = Path(__file__).resolve().parents[1]
 DEMO_CONFIG = str(REPO / "configs" / "demo" / "knet_panoptic_shapes.yaml")
 REAL_DATA = REPO.parent / "shared" / "data"
 
-# The demo's model and schedule made so small that a training step takes milliseconds.
+# From the demo's fast form back to the published one
+PUBLISHED_FORM = {
+    "MODEL.KNET.NECK.INIT": "normal",
+    "MODEL.KNET.KERNEL_HEAD.NAME": "KernelHead",
+    "MODEL.KNET.KERNEL_UPDATE.RESIDUAL": False,
+    "MODEL.KNET.LOSS.MASK_WEIGHT": 1.0,
+    "MODEL.KNET.LOSS.SEMANTIC": "focal",
+    "MODEL.KNET.LOSS.SEMANTIC_DICE_WEIGHT": 0.0,
+    "MODEL.KNET.TEST.MASK_QUALITY": False,
+    "MODEL.KNET.TEST.THINGS_FIRST": False,
+    "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+}
+# The demo's model, in the published form, and schedule made so small that a training step takes
+# milliseconds.
 _TINY = {
+    **PUBLISHED_FORM,
     "MODEL.DEVICE": "cpu",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,

@@ -14,7 +14,7 @@ from detectron2.engine import default_argument_parser
 from panopticapi.evaluation import pq_compute
 
 from knet.engine.main import load_config, main, run
-from tests.conftest import DEMO_CONFIG, REPO, PanopticFolder, pairs
+from tests.conftest import DEMO_CONFIG, PUBLISHED_FORM, REPO, PanopticFolder, pairs
 
 # Every kernel that wins a pixel makes a segment: after so few iterations the strict limits of the
 # recipe would leave nothing to look at.
@@ -113,6 +113,30 @@ def test_what_is_kept_of_an_evaluation_is_strict_json(train_net, tiny_options, p
     quality = strict_json(folder / "panoptic_quality.json")
     assert quality["per_class"]["vase"]["PQ"] is None, "it occurs nowhere"
     assert quality["per_class"]["cup"]["PQ"] is not None
+
+
+def test_the_fast_form_trains_goes_on_and_is_evaluated(train_net, tiny_options, pottery, tmp_path):
+    pottery.write()
+    options = {k: v for k, v in tiny_options.items() if k not in PUBLISHED_FORM}
+    options.update({**pottery.options(), "DATASETS.TEST": ()})
+    assert train_net(options=options).status == 0
+    output = tmp_path / "output"
+    (record,) = losses(output).values()
+    named = {key for key in record if key.startswith("loss_")}
+    # mask, dice and rank of stage 0 to 2, class of stage 1 and 2
+    assert {"loss_point", "loss_semantic", "loss_semantic_dice"} < named and len(named) == 14
+    assert all(math.isfinite(record[key]) for key in named)
+
+    options["SOLVER.MAX_ITER"] = 4
+    outcome = train_net("--resume", options=options)
+    assert outcome.status == 0 and "Starting training from iteration 2" in outcome.out
+    options.update({**pottery.options(), "MODEL.WEIGHTS": str(output / "model_final.pth")})
+    assert train_net("--eval-only", options=options).status == 0
+    quality = strict_json(output / "inference" / pottery.name / "panoptic_quality.json")
+    assert math.isfinite(quality["All"]["PQ"])
+    # nothing of it may be read as the published form
+    published = {**tiny_options, "MODEL.WEIGHTS": options["MODEL.WEIGHTS"]}
+    assert "model_final.pth" in train_net("--eval-only", options=published).sentence()
 
 
 def test_resuming_goes_on_where_training_stopped(train_net, tiny_options, tmp_path):
