@@ -3,6 +3,7 @@
 import copy
 import json
 import logging
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -182,6 +183,15 @@ class PanopticFolder:
 def pairs(options: dict) -> List[str]:
     """{key: value} -> the words that the command line takes."""
     return [str(word) for item in options.items() for word in item]
+
+
+@pytest.fixture
+def interruptible():
+    """Ctrl-C ends this process and those it starts: a shell that starts it in the background has it
+    ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

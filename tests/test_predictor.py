@@ -329,14 +329,6 @@ def test_a_camera_is_not_read_beyond_the_bound(model):
     assert threading.active_count() == before
 
 
-@pytest.fixture
-def interruptible():
-    """A process that a shell started in the background ignores Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_an_interrupted_stream_leaves_no_thread(model, files, interruptible):
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):

@@ -124,7 +124,7 @@ def test_each_file_of_a_run_that_was_killed_is_that_of_a_whole_run(
     assert list(out.rglob("*part*")) == []
 
 
-def test_ctrl_c_says_how_to_go_on(model_file, photos, tmp_path):
+def test_ctrl_c_says_how_to_go_on(model_file, photos, tmp_path, interruptible):
     for i in range(60):
         write_picture(tmp_path / "photos" / f"more{i}.jpg", i)
     out = tmp_path / "out"
@@ -400,7 +400,7 @@ def test_without_output_results_are_shown_until_the_window_is_closed(
 
 
 def test_ctrl_c_ends_a_camera_and_keeps_what_it_has_shown(
-    program, model_file, tmp_path, monkeypatch, capsys
+    program, model_file, tmp_path, monkeypatch, capsys, interruptible
 ):
     pytest.importorskip("av", reason="PyAV is not installed")
 

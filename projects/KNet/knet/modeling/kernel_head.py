@@ -4,7 +4,7 @@ Shape shorthand: B images, N kernels (things, then stuff), C channels, H x W the
 """
 
 import math
-from typing import Tuple
+from typing import Any, Dict, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -31,6 +31,19 @@ def build_kernel_head(cfg, num_thing_classes: int, num_stuff_classes: int) -> nn
     """Build the kernel head that ``MODEL.KNET.KERNEL_HEAD.NAME`` names."""
     name = cfg.MODEL.KNET.KERNEL_HEAD.NAME
     return KERNEL_HEAD_REGISTRY.get(name)(cfg, num_thing_classes, num_stuff_classes)
+
+
+def kernel_head_arguments(cfg, num_thing_classes: int, num_stuff_classes: int) -> Dict[str, Any]:
+    """What the config says of a kernel head, by the names of its arguments."""
+    knet = cfg.MODEL.KNET
+    return {
+        "num_thing_classes": num_thing_classes,
+        "num_stuff_classes": num_stuff_classes,
+        "num_kernels": knet.NUM_KERNELS,
+        "channels": knet.CHANNELS,
+        "num_groups": knet.NUM_GROUPS,
+        "mask_threshold": knet.MASK_THRESHOLD,
+    }
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -77,15 +90,7 @@ class KernelHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):
-        knet = cfg.MODEL.KNET
-        return {
-            "num_thing_classes": num_thing_classes,
-            "num_stuff_classes": num_stuff_classes,
-            "num_kernels": knet.NUM_KERNELS,
-            "channels": knet.CHANNELS,
-            "num_groups": knet.NUM_GROUPS,
-            "mask_threshold": knet.MASK_THRESHOLD,
-        }
+        return kernel_head_arguments(cfg, num_thing_classes, num_stuff_classes)
 
     def forward(
         self, instance_map: torch.Tensor, semantic_map: torch.Tensor

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .grouping import group_features
-from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT
+from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT, kernel_head_arguments
 from .neck import conv_block
 from .points import covered_by_stronger, squared_distance, strongest_cells
 from .structures import Points, StagePrediction
@@ -68,15 +68,7 @@ class PointKernelHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):
-        knet = cfg.MODEL.KNET
-        return {
-            "num_thing_classes": num_thing_classes,
-            "num_stuff_classes": num_stuff_classes,
-            "num_kernels": knet.NUM_KERNELS,
-            "channels": knet.CHANNELS,
-            "num_groups": knet.NUM_GROUPS,
-            "mask_threshold": knet.MASK_THRESHOLD,
-        }
+        return kernel_head_arguments(cfg, num_thing_classes, num_stuff_classes)
 
     def forward(
         self, instance_map: torch.Tensor, semantic_map: torch.Tensor
