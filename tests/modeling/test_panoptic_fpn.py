@@ -14,6 +14,7 @@ from knet.data.class_layout import IGNORE_LABEL, resolve_model_classes
 from knet.data.dataset_mapper import KNetDatasetMapper
 from knet.data.training_images import load_training_dicts
 from knet.engine.main import load_config
+from knet.errors import UsageError
 from knet.modeling.panoptic_fpn import PanopticFPNOfOneRange
 
 from ..conftest import REPO, pairs
@@ -243,3 +244,12 @@ def test_its_classes_are_those_of_the_data_set(on_pottery):
         (1, "wall", False),
         (2, "plate", True),
     ]
+
+
+@pytest.mark.parametrize(
+    "key, count, wanted", [("ROI_HEADS", 5, 2), ("SEM_SEG_HEAD", 5, 4), ("SEM_SEG_HEAD", 3, 4)]
+)
+def test_class_counts_that_do_not_fit_are_told(key, count, wanted):
+    """It would train, and fail in its first result."""
+    with pytest.raises(UsageError, match=rf"MODEL\.{key}\.NUM_CLASSES is {count}, .*to {wanted}$"):
+        tiny((3, 4), **{f"MODEL.{key}.NUM_CLASSES": count})

@@ -134,7 +134,8 @@ def _add_training_and_test(cfg: CN) -> None:
     # 0 leaves the rank loss out; a model without stuff classes never has it
     knet.LOSS.RANK_WEIGHT = 0.1
     knet.LOSS.SEMANTIC_WEIGHT = 1.0
-    # Of the semantic branch: focal (the paper's), or cross_entropy, which learns classes sooner
+    # Of the semantic branch: focal (the paper's, also learns from cells without label), or
+    # cross_entropy (of a softmax, over labelled cells alone)
     knet.LOSS.SEMANTIC = "focal"
     # Of a dice loss of the semantic branch beside it: rare classes count as much as frequent ones.
     # 0: none (the paper's)

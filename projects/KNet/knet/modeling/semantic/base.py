@@ -18,7 +18,6 @@ __all__ = [
     "ClassifierHead",
     "conv_norm_relu",
     "enlarge",
-    "resize",
     "segmentation_loss",
 ]
 

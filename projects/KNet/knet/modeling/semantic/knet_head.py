@@ -14,8 +14,9 @@ from torch import nn
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..losses import class_dice_loss
+from ..masks import resize
 from ..structures import StagePrediction
-from .base import ClassifierHead, enlarge, resize, segmentation_loss
+from .base import ClassifierHead, enlarge, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]

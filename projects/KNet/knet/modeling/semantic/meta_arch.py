@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
 from ..images import check_output_sizes, normalize_images
+from ..masks import resize
 from ..norm_eval import keep_statistics
-from .base import resize
 
 __all__ = ["SemanticKNet"]
 

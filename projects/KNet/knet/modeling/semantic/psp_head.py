@@ -8,7 +8,8 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 from torch.nn import functional as F
 
-from .base import ClassifierHead, conv_norm_relu, resize
+from ..masks import resize
+from .base import ClassifierHead, conv_norm_relu
 
 __all__ = ["PyramidPooling", "SemSegPSPHead"]
 

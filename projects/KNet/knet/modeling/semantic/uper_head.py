@@ -6,7 +6,8 @@ from detectron2.config import configurable
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import nn
 
-from .base import ClassifierHead, conv_norm_relu, resize
+from ..masks import resize
+from .base import ClassifierHead, conv_norm_relu
 from .psp_head import PyramidPooling
 
 __all__ = ["SemSegUPerHead"]
