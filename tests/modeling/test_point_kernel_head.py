@@ -26,7 +26,7 @@ def random_head(num_things=2, num_stuff=2, num_kernels=7, seed=0) -> PointKernel
     )
     for parameter in head.parameters():
         nn.init.normal_(parameter)
-    nn.init.normal_(head.point_proj.bias, mean=PRIOR)
+    nn.init.constant_(head.point_proj.bias, PRIOR)
     return head
 
 
@@ -41,7 +41,7 @@ def softplus(value):
 
 @pytest.mark.parametrize("size, num_kernels", [((6, 9), 7), ((1, 1), 3), ((2, 3), 10)])
 def test_first_masks_and_kernels(size, num_kernels):
-    """k F_ins + b - softplus(a) |p - p_n|^2 / 4^2 at every cell; k and what that mask found."""
+    """k F_ins + b - |L (p - p_n)|^2 / 4^2 at every cell; k and what that mask found."""
     head, (instance_map, semantic_map) = random_head(num_kernels=num_kernels), maps(size=size)
     with torch.no_grad():
         feature_map, prediction, semantic_logits = head(instance_map, semantic_map)
@@ -57,11 +57,12 @@ def test_first_masks_and_kernels(size, num_kernels):
         for n, cell in enumerate(prediction.points.cells[image].tolist()):
             point_y, point_x = divmod(cell, size[1])
             at_point = weight @ described[image, :, point_y, point_x] + bias
-            kernel, offset, fall_off = at_point[:8], at_point[8], softplus(at_point[9])
+            kernel, offset, (first, below, second) = at_point[:8], at_point[8], at_point[9:]
+            fall_off = np.array([[softplus(first), 0], [below, softplus(second)]])
             found = kernel.copy()
             for y, x in slow.pixels_of(features[image, 0]):
-                squared = (y - point_y) ** 2 + (x - point_x) ** 2
-                expected = kernel @ features[image, :, y, x] + offset - fall_off * squared / 16
+                squared = np.square(fall_off @ (y - point_y, x - point_x)).sum()
+                expected = kernel @ features[image, :, y, x] + offset - squared / 16
                 logit = float(prediction.mask_logits[image, n, y, x])
                 assert logit == pytest.approx(expected, rel=1e-4, abs=1e-4)
                 assert abs(logit) > 1e-4  # else float32 does not tell which side of 0 it is on
@@ -93,7 +94,7 @@ def check_class_logits(head, num_things, num_stuff):
     with torch.no_grad():
         _, prediction, semantic_logits = head(*maps(size=(9, 12)))
     points, num_classes = prediction.points, num_things + num_stuff
-    assert prediction.class_logits.shape == (2, 50 + num_stuff, num_classes)
+    assert prediction.class_logits.shape == (2, 100 + num_stuff, num_classes)
     assert semantic_logits.shape == (2, num_classes, 9, 12)
     kinds = set()
     for image in range(2):
@@ -110,7 +111,7 @@ def check_class_logits(head, num_things, num_stuff):
                     expected = min(expected, PRIOR)
                 found = float(prediction.class_logits[image, n, label])
                 assert found == pytest.approx(expected, rel=1e-6)
-    rest = [prediction.class_logits[:, :50, num_things:], prediction.class_logits[:, 50:]]
+    rest = [prediction.class_logits[:, :100, num_things:], prediction.class_logits[:, 100:]]
     for logits in rest:
         torch.testing.assert_close(logits, torch.full_like(logits, PRIOR))
     return kinds
@@ -119,10 +120,10 @@ def check_class_logits(head, num_things, num_stuff):
 @pytest.mark.parametrize("num_things, num_stuff", [(2, 2), (3, 0), (1, 2)])
 def test_first_class_logits(num_things, num_stuff):
     """Those of the point, one that found an object anew as no object; the rest at the prior."""
-    head, kinds = random_head(num_things, num_stuff, num_kernels=50), set()
-    for fall_off in (5.0, 60.0):  # masks of some cells, or of few, if any
+    head, kinds = random_head(num_things, num_stuff, num_kernels=100), set()
+    for fall_off in (2.0, 8.0):  # masks of some cells, or of few, if any
         with torch.no_grad():
-            head.kernel_proj.bias[-1] = fall_off
+            head.kernel_proj.bias[-3::2] = fall_off  # the diagonal
         kinds |= check_class_logits(head, num_things, num_stuff)
     # a maximum of its own, one in another's mask, and no maximum; above the prior and below
     assert {(True, False, True), (True, True, True), (False, False, True)} <= kinds
@@ -144,7 +145,8 @@ def test_one_mask_over_all_leaves_the_strongest_point():
     with torch.no_grad():
         head.kernel_proj.weight.zero_()
         head.kernel_proj.bias.zero_()
-        head.kernel_proj.bias[-2], head.kernel_proj.bias[-1] = 1.0, -30.0  # b, a
+        head.kernel_proj.bias[-4] = 1.0  # b
+        head.kernel_proj.bias[-3::2] = -30.0  # L, to 0
         head.point_proj.bias += 20
         _, prediction, _ = head(*maps())
     assert (prediction.mask_logits[:, :7] > 0).all()

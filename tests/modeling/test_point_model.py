@@ -195,7 +195,7 @@ def test_a_config_builds_it(tiny_options):
     model = build_model(load_config(DEMO_CONFIG, pairs({**tiny_options, **KEYS})))
     head = model.kernel_head
     assert type(head) is PointKernelHead
-    assert head.num_kernels == 8 and head.kernel_proj.out_features == 16 + 2
+    assert head.num_kernels == 8 and head.kernel_proj.out_features == 16 + 4
     assert head.point_proj.out_channels == head.num_thing_classes
     assert head.semantic_kernels.out_channels > head.num_thing_classes
     assert len(model.kernel_update_heads) == 2

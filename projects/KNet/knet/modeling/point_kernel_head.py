@@ -15,12 +15,13 @@ from torch.nn import functional as F
 from .grouping import group_features
 from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT, kernel_head_arguments
 from .neck import conv_block
-from .points import covered_by_stronger, squared_distance, strongest_cells
+from .points import covered_by_stronger, offsets, strongest_cells
 from .structures import Points, StagePrediction
 
 __all__ = ["PointKernelHead"]
 
 FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
+NUM_FALL_OFF = 3  # numbers of a triangular matrix
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -28,12 +29,14 @@ class PointKernelHead(nn.Module):
     """Instance kernels that start where the middle of an object seems to be.
 
     A point map tells where middles are (:mod:`knet.modeling.points`); at its N best cells p_n a
-    kernel k_n, a bias b_n and a fall-off a_n are read from a second map, and
+    kernel k_n, a bias b_n and a fall-off L_n are read from a second map, and
 
-        M_0 = k_n * F_ins + b_n - softplus(a_n) |p - p_n|^2 / 4^2,
+        M_0 = k_n * F_ins + b_n - |L_n (p - p_n)|^2 / 4^2,
 
-    distances in cells. K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class logits of
-    stage 0 are the point's. Stuff kernels are those of :class:`knet.modeling.KernelHead`.
+    distances (y, x) in cells. L_n is a lower triangular matrix, its diagonal positive, so that a
+    mask may reach further along an object than across it. K_0 is k_n and what M_0 finds on F =
+    F_ins + F_seg; the class logits of stage 0 are the point's. Stuff kernels are those of
+    :class:`knet.modeling.KernelHead`.
     """
 
     @configurable
@@ -58,7 +61,7 @@ class PointKernelHead(nn.Module):
         self.point_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.point_proj = nn.Conv2d(channels, num_thing_classes, 1)
         self.kernel_conv = conv_block(channels, channels, 3, num_groups, init="msra")
-        self.kernel_proj = nn.Linear(channels, channels + 2)  # k, b, a
+        self.kernel_proj = nn.Linear(channels, channels + 1 + NUM_FALL_OFF)  # k, b, L
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
         for layer in (self.point_proj, self.kernel_proj, self.semantic_kernels):
             nn.init.normal_(layer.weight, std=0.01)
@@ -112,13 +115,12 @@ class PointKernelHead(nn.Module):
         described = self.kernel_conv(instance_map).flatten(2)
         described = described.gather(2, cells[:, None].expand(-1, channels, -1))
         at_points = self.kernel_proj(described.transpose(1, 2))
-        kernels, bias, fall_off = at_points.split((channels, 1, 1), dim=2)
+        kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
 
         mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
         points = torch.stack((torch.div(cells, width, rounding_mode="floor"), cells % width), -1)
-        distance = squared_distance(points, height, width) / FALL_OFF_RADIUS**2
-        fall_off = F.softplus(fall_off.float())[..., None]
-        mask_logits = mask_logits + bias[..., None] - fall_off * distance
+        fall_off = _fall_off(points, fall_off.float(), height, width)
+        mask_logits = mask_logits + bias[..., None] - fall_off
         return kernels, mask_logits
 
     @torch.no_grad()  # learned by the loss of the points
@@ -146,3 +148,23 @@ class PointKernelHead(nn.Module):
         class_logits = of_points.new_full(shape, PRIOR_LOGIT)
         class_logits[:, : self.num_kernels, :num_things] = of_points
         return class_logits
+
+
+def _fall_off(
+    points: torch.Tensor, numbers: torch.Tensor, height: int, width: int
+) -> torch.Tensor:
+    """|L (p - p_n)|^2 / 4^2 at every cell p.
+
+    Args:
+        points: (B, N, 2) y and x of p_n.
+        numbers: (B, N, 3), of L row by row, the diagonal before its softplus.
+        height, width: of the map.
+
+    Returns:
+        (B, N, H, W).
+    """
+    y, x = offsets(points, height, width)
+    first, below, second = numbers[..., None, None].unbind(2)
+    across = F.softplus(first) * y
+    along = below * y + F.softplus(second) * x
+    return (across.square() + along.square()) / FALL_OFF_RADIUS**2

@@ -16,6 +16,7 @@ __all__ = [
     "at_point_stride",
     "covered_by_stronger",
     "middle_cells",
+    "offsets",
     "point_target",
     "reachable",
     "squared_distance",
@@ -93,11 +94,17 @@ def middle_cells(masks: torch.Tensor) -> torch.Tensor:
     return torch.stack((torch.div(cell, width, rounding_mode="floor"), cell % width), dim=-1)
 
 
-def squared_distance(points: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """(B, N, 2) y and x -> (B, N, H, W), in cells squared."""
+def offsets(points: torch.Tensor, height: int, width: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """(B, N, 2) y and x -> how far each row (B, N, H, 1) and column (B, N, 1, W) is, in cells."""
     y = torch.arange(height, device=points.device, dtype=torch.float32) - points[..., :1]
     x = torch.arange(width, device=points.device, dtype=torch.float32) - points[..., 1:]
-    return y.square()[..., :, None] + x.square()[..., None, :]
+    return y[..., :, None], x[..., None, :]
+
+
+def squared_distance(points: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, N, 2) y and x -> (B, N, H, W), in cells squared."""
+    y, x = offsets(points, height, width)
+    return y.square() + x.square()
 
 
 def point_target(

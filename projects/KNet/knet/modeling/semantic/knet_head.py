@@ -293,14 +293,12 @@ class KNetSemSegHead(nn.Module):
             ``loss_semantic_s`` of stages 0..; with a dice weight ``loss_dice_s``, with an auxiliary
             head ``loss_auxiliary``.
         """
-        losses = {
-            f"loss_semantic_{s}": self.loss_weight
-            * segmentation_loss(stage.mask_logits, targets, self.ignore_value)
-            for s, stage in enumerate(stages)
-        }
-        if self.dice_weight > 0:
-            for s, stage in enumerate(stages):
-                logits = resize(stage.mask_logits.float(), targets.shape[-2:])
+        losses = {}
+        for s, stage in enumerate(stages):
+            logits = resize(stage.mask_logits.float(), targets.shape[-2:])
+            loss = segmentation_loss(logits, targets, self.ignore_value)
+            losses[f"loss_semantic_{s}"] = self.loss_weight * loss
+            if self.dice_weight > 0:
                 dice = class_dice_loss(logits, targets, self.ignore_value)
                 losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
