@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 
+from knet import save_model
 from knet.checkpoint import to_official
 from knet.engine.checkpointer import KNetCheckpointer
 from tests.conftest import REPO
@@ -153,3 +154,14 @@ def test_a_model_beyond_the_published_has_no_official_names(convert, tmp_path):
     torch.save({"model": {**state, "neck.extra.weight": torch.ones(1)}}, tmp_path / "ours.pth")
     status, err = convert(tmp_path / "ours.pth", tmp_path / "official.pth", "--to", "official")
     assert status == 1 and "1 tensors without a counterpart, neck.extra.weight first" in err
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_stages_that_refine_have_no_official_form(residual, convert, tmp_path):
+    """Their weights look alike; the file tells."""
+    model = models.build(PANOPTIC, MODEL__KNET__KERNEL_UPDATE__RESIDUAL=residual)
+    save_model(model, tmp_path / "ours.pth")
+    status, told = convert(tmp_path / "ours.pth", tmp_path / "official.pth", "--to", "official")
+    assert status == int(residual)
+    assert ("KERNEL_UPDATE.RESIDUAL True" in told) is residual
+    assert (tmp_path / "official.pth").exists() is not residual

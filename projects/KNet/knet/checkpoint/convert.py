@@ -10,10 +10,11 @@ import torch
 from ..errors import UsageError
 from ..files import replacing
 from .architecture import describe, published_config
+from .description import residual_of
 from .fit import leave_out_classes, require_fit
 from .official_names import from_official, is_of_network, to_official
 from .recognize import Recognized, content_of, is_official, recognize
-from .safe_load import load_file
+from .safe_load import INFO_KEY, load_file
 
 __all__ = ["FORMS", "convert_file", "to_knet", "to_official_file"]
 
@@ -51,15 +52,19 @@ def convert_file(
     if os.path.realpath(source) == os.path.realpath(target):
         raise UsageError(f"{target} is the file that is converted: choose another")
     try:
-        state_dict = {
-            k: torch.as_tensor(v) for k, v in content_of(load_file(source), model).items()
-        }
+        loaded = load_file(source)
+        state_dict = {k: torch.as_tensor(v) for k, v in content_of(loaded, model).items()}
     except (OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
         raise UsageError(f"cannot read {source}: {' '.join(str(error).split())}") from error
     if form == "knet":
         converted, what = to_knet(state_dict, source, model)
         content = {"model": converted}
     else:
+        if residual_of(loaded.get(INFO_KEY) if isinstance(loaded, Mapping) else None):
+            raise UsageError(
+                f"the update stages of {source} add to the masks of the stage before "
+                "(MODEL.KNET.KERNEL_UPDATE.RESIDUAL True): the official code has no such stages"
+            )
         converted, what = to_official_file(state_dict, source, model)
         content = {"state_dict": converted, "meta": {}}
     with replacing(Path(target)) as part, open(part, "wb") as file:

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
-from yaml import YAMLError
 
+from ..checkpoint.description import residual_of
 from ..checkpoint.fit import (
     OTHER_CLASSES,
     is_computed,
@@ -18,7 +18,6 @@ from ..checkpoint.fit import (
 )
 from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
-from ..config import config_from_text
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
 
@@ -114,7 +113,7 @@ class KNetCheckpointer(DetectionCheckpointer):
         heuristics = bool(checkpoint.get("matching_heuristics"))
         purpose = "evaluate" if self.complete else "start"
         purpose = "resume" if self._resuming else purpose
-        residual = _residual_of(self._description)
+        residual = residual_of(self._description)
         if not heuristics:
             found = find_weights(checkpoint, model)
             self._convert_ndarray_to_tensor(found.state_dict)
@@ -246,19 +245,6 @@ class KNetCheckpointer(DetectionCheckpointer):
 def _absent(incompatible) -> Set[str]:
     """The model's names of what was not taken from a file."""
     return {*incompatible.missing_keys, *(name for name, *_ in incompatible.incorrect_shapes)}
-
-
-def _residual_of(description: Any) -> Optional[bool]:
-    """MODEL.KNET.KERNEL_UPDATE.RESIDUAL of the model that a file describes, None if it does not.
-
-    Args:
-        description: see :meth:`.model_file.ModelInfo.to_plain`.
-    """
-    try:
-        cfg = config_from_text(description["config"])
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, YAMLError):
-        return None  # weights alone are enough here
-    return cfg.MODEL.KNET.KERNEL_UPDATE.RESIDUAL
 
 
 def _names_by_row(classes: Sequence[ModelClass], cfg) -> List[str]:
