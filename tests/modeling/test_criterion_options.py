@@ -145,6 +145,16 @@ def test_the_keys(tiny_config, kind, dice_weight):
     assert made.semantic_dice_weight == dice_weight
 
 
+def test_without_stuff_the_published_losses_whatever_the_keys(tiny_config):
+    """Most cells have no label there: only the focal loss tells them from things."""
+    knet = tiny_config.MODEL.KNET
+    knet.NUM_STUFF_CLASSES, knet.TEST.PANOPTIC_ON, knet.TEST.SEMANTIC_ON = 0, False, False
+    knet.LOSS.SEMANTIC, knet.LOSS.SEMANTIC_DICE_WEIGHT = "cross_entropy", 1.0
+    made = build_model(tiny_config).criterion
+    assert made.semantic_loss_of_cells is SEMANTIC_LOSSES["focal"]
+    assert made.semantic_dice_weight == 0
+
+
 # --- masks of another size -----------------------------------------------------------------------
 
 

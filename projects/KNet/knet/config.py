@@ -135,10 +135,11 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.LOSS.RANK_WEIGHT = 0.1
     knet.LOSS.SEMANTIC_WEIGHT = 1.0
     # Of the semantic branch: focal (the paper's, also learns from cells without label), or
-    # cross_entropy (of a softmax, over labelled cells alone)
+    # cross_entropy (of a softmax, over labelled cells alone; a model without stuff classes has
+    # focal, as most of its cells have no label)
     knet.LOSS.SEMANTIC = "focal"
     # Of a dice loss of the semantic branch beside it: rare classes count as much as frequent ones.
-    # 0: none (the paper's)
+    # 0: none (the paper's); a model without stuff classes never has it
     knet.LOSS.SEMANTIC_DICE_WEIGHT = 0.0
     # Of the point map of PointKernelHead
     knet.LOSS.POINT_WEIGHT = 1.0
