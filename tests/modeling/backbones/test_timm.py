@@ -128,7 +128,7 @@ def test_model_without_stride_4():
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet18"])
 def test_freezing(name):
-    backbone = build_timm(name, BACKBONE__FREEZE_AT=3)
+    backbone = build_timm(name, BACKBONE__FREEZE_AT=3, BACKBONE__NORM_EVAL=False)
     backbone.train()
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
     images = image(64, 64, batch=2)
@@ -143,6 +143,20 @@ def test_freezing(name):
             assert (module.weight.grad is not None) == learns
             assert (f"{key}.running_mean" in changed) == learns
     assert 0 < len(without_gradient(backbone)) < len(list(backbone.parameters()))
+
+
+@pytest.mark.parametrize("norm_eval", [True, False])
+def test_statistics_stay_or_are_learned_in_any_model(norm_eval):
+    """Detectron2's meta-architectures know nothing of the key."""
+    backbone = build_timm_fpn("mobilenetv2_100", BACKBONE__NORM_EVAL=norm_eval)
+    backbone.train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backward(backbone(image(64, 64, batch=2)))
+    after = backbone.state_dict()
+    means = [key for key in after if key.endswith("running_mean")]
+    assert means and all(after[key].equal(before[key]) == norm_eval for key in means)
+    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+    assert all(m.weight.grad is not None for m in norms), "scale and shift learn"
 
 
 def test_batch_norm_is_what_norm_eval_looks_for():

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import UsageError
+from ..norm_eval import keep_statistics
 from .pyramid import build_pyramid, check_pyramid_features
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]
@@ -38,6 +39,7 @@ class TimmBackbone(Backbone):
         out_features: Sequence[str] = tuple(_STRIDES),
         freeze_at: int = 0,
         output_stride: int = 0,
+        norm_eval: bool = False,
     ):
         """
         Args:
@@ -48,12 +50,14 @@ class TimmBackbone(Backbone):
             freeze_at: 0 for nothing; 2 to 5: all that res2 (to res5) is computed from.
             output_stride: 8 or 16 dilates the model instead of striding further, if timm can;
                 its last feature is then res3 or res4. 0: the model's own.
+            norm_eval: keep BatchNorm's statistics in training, whatever model this is part of.
 
         Raises:
             UsageError: timm is missing, or the model does not do.
         """
         super().__init__()
         self.name = name
+        self.norm_eval = norm_eval
         self.model = _create(name, in_channels, pretrained, output_stride)
         self._out_features = sorted(out_features)
         self._out_feature_strides = {f: _STRIDES[f] for f in self._out_features}
@@ -74,6 +78,7 @@ class TimmBackbone(Backbone):
             "out_features": cfg.MODEL.TIMM.OUT_FEATURES,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
             "output_stride": cfg.MODEL.TIMM.OUTPUT_STRIDE,
+            "norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
         }
 
     @property
@@ -88,8 +93,11 @@ class TimmBackbone(Backbone):
         return dict(zip(self._out_features, features))
 
     def train(self, mode: bool = True):
-        """Frozen BatchNorm stays in eval mode."""
+        """Frozen BatchNorm stays in eval mode; all of it does if its statistics are kept."""
         super().train(mode)
+        if self.norm_eval:
+            keep_statistics(self)
+            return self
         for module in self.model.modules():
             if isinstance(module, _BatchNorm) and module.weight is not None:
                 module.train(mode and module.weight.requires_grad)
