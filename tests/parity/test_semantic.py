@@ -27,7 +27,7 @@ LEVELS = ["res2", "res3", "res4", "res5"]
 COMMON = {"num_classes": 7, "norm": "BN", "dropout": 0.0}
 
 
-def build(name, recording):
+def build(name, recording, device):
     """The recorded head with kernel update and auxiliary head, without dropout."""
     shape = {
         level: ShapeSpec(channels=feature.shape[1], stride=stride)
@@ -56,7 +56,7 @@ def build(name, recording):
         ),
     )
     recorded.load_official(head, official_weights(recording), "sem_seg_head.")
-    return head
+    return head.to(device)
 
 
 def official_weights(recording):
@@ -66,46 +66,54 @@ def official_weights(recording):
     }
 
 
-def features(recording):
-    return dict(zip(LEVELS, recording["inputs"]["feats"]))
+def features(recording, device):
+    return {k: v.to(device) for k, v in zip(LEVELS, recording["inputs"]["feats"])}
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_logits_and_kernels_of_every_stage(name):
+def test_logits_and_kernels_of_every_stage(name, device):
     recording = recorded.load(f"seg_{name}.pt")
-    head = build(name, recording).eval()
+    head = build(name, recording, device).eval()
+    inputs = features(recording, device)
     with torch.no_grad():
-        first, *stages = head.predict(features(recording))
-        auxiliary = head.auxiliary_head.layers(features(recording))
-        at_image_size, _ = head(features(recording))
+        first, *stages = head.predict(inputs)
+        auxiliary = head.auxiliary_head.layers(inputs)
+        at_image_size, _ = head(inputs)
+    allowed = recorded.tolerance(device, 1e-5)
     expected = recording["test"]
     generated = expected["kernel_generate"]
-    assert recorded.relative_error(first.mask_logits, generated["seg_logits"]) < 1e-5
+    assert recorded.relative_error(first.mask_logits, generated["seg_logits"]) < allowed
     assert recorded.relative_error(first.kernels, generated["seg_kernels"].flatten(2)) == 0
     for stage, wanted in zip(stages, expected["stages"], strict=True):
-        assert recorded.relative_error(stage.mask_logits, wanted["seg_logits"]) < 1e-5
-        assert recorded.relative_error(stage.kernels, wanted["seg_kernels"].flatten(2)) < 1e-5
-    assert recorded.relative_error(stages[-1].mask_logits, expected["logits"]) < 1e-5
-    assert recorded.relative_error(auxiliary, expected["aux_logits"]) < 1e-5
-    assert torch.equal(at_image_size.argmax(1), expected["probs_argmax_at_image_size"])
+        assert recorded.relative_error(stage.mask_logits, wanted["seg_logits"]) < allowed
+        assert recorded.relative_error(stage.kernels, wanted["seg_kernels"].flatten(2)) < allowed
+    assert recorded.relative_error(stages[-1].mask_logits, expected["logits"]) < allowed
+    assert recorded.relative_error(auxiliary, expected["aux_logits"]) < allowed
+    labels, wanted = at_image_size.argmax(1).cpu(), expected["probs_argmax_at_image_size"]
+    if device.type == "cpu":
+        assert torch.equal(labels, wanted)
+    else:
+        assert (labels == wanted).float().mean() > 0.999
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 @pytest.mark.parametrize("name", HEADS)
-def test_losses_gradients_and_statistics(name, batch_norm):
+def test_losses_gradients_and_statistics(name, batch_norm, device):
     recording = recorded.load(f"seg_{name}.pt")
-    head = build(name, recording).train()
+    head = build(name, recording, device).train()
     if batch_norm == "eval":
         for module in head.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     expected = recording[f"train_bn_{batch_norm}"]
-    losses = head(features(recording), recording["inputs"]["gt_semantic_seg"][:, 0])[1]
+    labels = recording["inputs"]["gt_semantic_seg"][:, 0].to(device)
+    losses = head(features(recording, device), labels)[1]
+    allowed = recorded.tolerance(device, 1e-6)
     for stage in range(4):
         wanted = expected["losses"][f"decode.loss_ce.s{stage}"]
-        assert float(losses[f"loss_semantic_{stage}"]) == pytest.approx(wanted, rel=1e-6)
+        assert float(losses[f"loss_semantic_{stage}"]) == pytest.approx(wanted, rel=allowed)
     wanted = expected["losses"]["aux.loss_ce"]
-    assert float(losses["loss_auxiliary"]) == pytest.approx(wanted, rel=1e-6)
+    assert float(losses["loss_auxiliary"]) == pytest.approx(wanted, rel=allowed)
 
     sum(losses.values()).backward()
     ours, unknown = to_official({f"sem_seg_head.{n}": p.grad for n, p in head.named_parameters()})
@@ -114,10 +122,12 @@ def test_losses_gradients_and_statistics(name, batch_norm):
         **{f"auxiliary_head.{k}": v for k, v in expected["aux_grad_norms"].items()},
     }
     assert not unknown and ours.keys() == theirs.keys()
+    allowed = recorded.tolerance(device, 2e-5, 1e-2)
     for key, wanted in theirs.items():
         if not key.endswith("fc_mask.bias"):  # shifts every mask alike: its true gradient is 0
-            assert float(ours[key].norm()) == pytest.approx(wanted, rel=2e-5), key
+            assert float(ours[key].norm()) == pytest.approx(wanted, rel=allowed), key
 
     ours, _ = to_official({f"sem_seg_head.{n}": b for n, b in head.state_dict().items()})
     for key, wanted in expected.get("buffers_after", {}).items():
-        assert recorded.relative_error(ours[f"decode_head.{key}"], wanted) < 1e-5, key
+        error = recorded.relative_error(ours[f"decode_head.{key}"], wanted)
+        assert error < recorded.tolerance(device, 1e-5), key
