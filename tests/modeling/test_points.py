@@ -110,7 +110,7 @@ def test_covered_by_stronger(seed):
         batch, count, height, width = (int(side) for side in rng.integers(1, 6, size=4))
         masks = rng.integers(-4, 2, size=(batch, count, height, width)).astype(np.float32)
         cells = rng.integers(0, height * width, size=(batch, count))
-        found = covered_by_stronger(torch.from_numpy(masks > 0), torch.from_numpy(cells))
+        found = covered_by_stronger(torch.from_numpy(masks), torch.from_numpy(cells), 0.5)
         assert found.shape == (batch, count) and found.dtype == torch.bool
         for image in range(batch):
             for n, cell in enumerate(cells[image].tolist()):
@@ -129,22 +129,22 @@ def test_a_chain_of_covered_points():
     masks[0, 0, 0, 0:3] = 1
     masks[0, 1, 0, 2:5] = 1
     masks[0, 2] = 1  # the weakest covers all, which hides no stronger one
-    assert covered_by_stronger(masks > 0, torch.tensor([[1, 2, 4]])).tolist() == [
+    assert covered_by_stronger(masks, torch.tensor([[1, 2, 4]]), 0.5).tolist() == [
         [False, True, True]
     ]
-    assert covered_by_stronger(masks > 0, torch.tensor([[1, 3, 4]])).tolist() == [
+    assert covered_by_stronger(masks, torch.tensor([[1, 3, 4]]), 0.5).tolist() == [
         [False, False, True]
     ]
-    assert covered_by_stronger(masks > 0, torch.tensor([[1, 3, 5]])).tolist() == [[False] * 3]
+    assert covered_by_stronger(masks, torch.tensor([[1, 3, 5]]), 0.5).tolist() == [[False] * 3]
 
 
 def test_two_points_of_one_cell():
     """As an image of fewer cells than kernels has: the second is covered if the mask is on it."""
     masks = torch.full((1, 2, 2, 2), -1.0)
     cells = torch.tensor([[3, 3]])
-    assert covered_by_stronger(masks > 0, cells).tolist() == [[False, False]]
+    assert covered_by_stronger(masks, cells, 0.5).tolist() == [[False, False]]
     masks[0, 0, 1, 1] = 1
-    assert covered_by_stronger(masks > 0, cells).tolist() == [[False, True]]
+    assert covered_by_stronger(masks, cells, 0.5).tolist() == [[False, True]]
 
 
 # --- the middle of an object ---------------------------------------------------------------------

@@ -119,9 +119,7 @@ class PointKernelHead(nn.Module):
 
         mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
         points = torch.stack((torch.div(cells, width, rounding_mode="floor"), cells % width), -1)
-        fall_off = _fall_off(points, fall_off.float(), height, width)
-        mask_logits = mask_logits + bias[..., None] - fall_off
-        return kernels, mask_logits
+        return kernels, _around_points(mask_logits, bias.float(), fall_off.float(), points)
 
     @torch.no_grad()  # learned by the loss of the points
     def _class_logits(
@@ -140,8 +138,7 @@ class PointKernelHead(nn.Module):
         num_things, num_classes = self.num_thing_classes, self.semantic_kernels.out_channels
         index = cells[:, None].expand(-1, num_things, -1)
         of_points = point_logits.flatten(2).gather(2, index).transpose(1, 2)  # (B, N, K)
-        inside = mask_logits.sigmoid() > self.mask_threshold
-        own = is_peak & ~covered_by_stronger(inside, cells)
+        own = is_peak & ~covered_by_stronger(mask_logits, cells, self.mask_threshold)
         of_points = torch.where(own[..., None], of_points, of_points.clamp(max=PRIOR_LOGIT))
 
         shape = (len(cells), self.num_kernels + num_classes - num_things, num_classes)
@@ -150,21 +147,19 @@ class PointKernelHead(nn.Module):
         return class_logits
 
 
-def _fall_off(
-    points: torch.Tensor, numbers: torch.Tensor, height: int, width: int
+def _around_points(
+    mask_logits: torch.Tensor, bias: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
-    """|L (p - p_n)|^2 / 4^2 at every cell p.
+    """Logits + b_n - |L_n (p - p_n)|^2 / 4^2 at every cell p.
 
     Args:
+        mask_logits: (B, N, H, W).
+        bias: (B, N, 1), b.
+        fall_off: (B, N, 3), of L row by row, the diagonal before its softplus.
         points: (B, N, 2) y and x of p_n.
-        numbers: (B, N, 3), of L row by row, the diagonal before its softplus.
-        height, width: of the map.
-
-    Returns:
-        (B, N, H, W).
     """
-    y, x = offsets(points, height, width)
-    first, below, second = numbers[..., None, None].unbind(2)
-    across = F.softplus(first) * y
+    y, x = (d / FALL_OFF_RADIUS for d in offsets(points, *mask_logits.shape[-2:]))
+    first, below, second = fall_off[..., None, None].unbind(2)
+    of_row = bias[..., None] - (F.softplus(first) * y).square()  # (B, N, H, 1)
     along = below * y + F.softplus(second) * x
-    return (across.square() + along.square()) / FALL_OFF_RADIUS**2
+    return torch.addcmul(mask_logits + of_row, along, along, value=-1)

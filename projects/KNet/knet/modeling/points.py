@@ -51,18 +51,22 @@ def strongest_cells(logits: torch.Tensor, count: int) -> Tuple[torch.Tensor, tor
     return cells, is_peak
 
 
-def covered_by_stronger(inside: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+def covered_by_stronger(
+    mask_logits: torch.Tensor, cells: torch.Tensor, threshold: float
+) -> torch.Tensor:
     """Which points lie inside the mask of a stronger one: they found the same object again.
 
     Args:
-        inside: (B, N, H, W) bool, the masks of kernels by falling score.
+        mask_logits: (B, N, H, W) of kernels by falling score.
         cells: (B, N) where they start.
+        threshold: a mask is where its probability is above it.
 
     Returns:
         (B, N) bool.
     """
     index = cells[:, None].expand(-1, cells.shape[1], -1)
-    return inside.flatten(2).gather(2, index).triu(1).any(1)  # [:, m, n]: mask m at point n
+    at_points = mask_logits.flatten(2).gather(2, index)  # [:, m, n]: mask m at point n
+    return (at_points.sigmoid() > threshold).triu(1).any(1)
 
 
 def at_point_stride(masks: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:
@@ -126,8 +130,9 @@ def point_target(
     masks = at_point_stride(targets.thing_masks, size)
     area = masks.sum((2, 3))
     sigma = (0.2 * area.sqrt()).clamp(min=0.8)[:, :, None, None]
-    distance = squared_distance(middle_cells(masks), *size)
-    heat = torch.exp(-distance / (2 * sigma.square())) * (area > 0)[:, :, None, None]
+    y, x = offsets(middle_cells(masks), *size)
+    of_rows, of_columns = (torch.exp(-(d / sigma).square() / 2) for d in (y, x))
+    heat = of_rows * (area > 0)[:, :, None, None] * of_columns
     index = targets.thing_classes[:, :, None, None].expand_as(heat)
     target = heat.new_zeros((len(heat), num_classes, *size))
     return target.scatter_reduce_(1, index, heat, "amax"), (area > 0).sum()
