@@ -151,7 +151,7 @@ def table(results: Dict[str, Dict[str, float]]) -> str:
     first = next(iter(results.values()))
     lines = [" | ".join(["| config", *first]) + " |", "|---" * (len(first) + 1) + "|"]
     for config, figures in results.items():
-        cells = [f"{value:.2f} (x {value / first[name]:.2f})" for name, value in figures.items()]
+        cells = [f"{value:.3g} (x {value / first[name]:.2f})" for name, value in figures.items()]
         lines.append(" | ".join([f"| `{config}`", *cells]) + " |")
     return "\n".join(lines)
 
