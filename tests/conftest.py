@@ -186,6 +186,18 @@ def pairs(options: dict) -> List[str]:
 
 
 @pytest.fixture
+def whole_float32():
+    """No TF32, which a GPU's convolutions use by themselves."""
+    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    yield
+    for switch, value in zip(switches, before):
+        switch.allow_tf32 = value
+
+
+@pytest.fixture
 def interruptible():
     """Ctrl-C ends this process and those it starts: a shell that starts it in the background has it
     ignore Ctrl-C."""

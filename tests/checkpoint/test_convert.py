@@ -157,11 +157,18 @@ def test_a_model_beyond_the_published_has_no_official_names(convert, tmp_path):
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_stages_that_refine_have_no_official_form(residual, convert, tmp_path):
-    """Their weights look alike; the file tells."""
-    model = models.build(PANOPTIC, MODEL__KNET__KERNEL_UPDATE__RESIDUAL=residual)
-    save_model(model, tmp_path / "ours.pth")
-    status, told = convert(tmp_path / "ours.pth", tmp_path / "official.pth", "--to", "official")
+@pytest.mark.parametrize("described", [True, False])
+def test_stages_that_refine_have_no_official_form(residual, described, convert, tmp_path):
+    """Their weights look alike; the file tells, or the config."""
+    key = "MODEL.KNET.KERNEL_UPDATE.RESIDUAL"
+    model = models.build(PANOPTIC, **{key.replace(".", "__"): residual})
+    words = ["--to", "official"]
+    if described:
+        save_model(model, tmp_path / "ours.pth")
+    else:
+        torch.save({"model": model.state_dict()}, tmp_path / "ours.pth")
+        words += ["--config-file", CONFIG, "--opts", *models.options(PANOPTIC), key, str(residual)]
+    status, told = convert(tmp_path / "ours.pth", tmp_path / "official.pth", *words)
     assert status == int(residual)
     assert ("KERNEL_UPDATE.RESIDUAL True" in told) is residual
     assert (tmp_path / "official.pth").exists() is not residual

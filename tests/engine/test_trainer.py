@@ -47,6 +47,17 @@ def test_random_layers_that_never_learn(config, caplog):
     assert not warned(config, caplog)
 
 
+def test_a_timm_backbone_without_weights_in_a_model_of_detectron2(caplog, tiny_config):
+    pytest.importorskip("timm")
+    config = load_config(str(REPO / "configs" / "compare" / "nuclei_mask_rcnn.yaml"))
+    config.MODEL.WEIGHTS, config.MODEL.DEVICE = "", "cpu"
+    config.OUTPUT_DIR = tiny_config.OUTPUT_DIR
+    config.DATASETS.TRAIN, config.DATASETS.TEST = tiny_config.DATASETS.TRAIN, ()
+    config.MODEL.ROI_HEADS.NUM_CLASSES, config.SOLVER.MAX_ITER = 9, 1
+    told = warned(config, caplog)
+    assert "(MODEL.BACKBONE.NORM_EVAL True)" in told and REMEDY in told
+
+
 def test_no_batch_norm_no_frozen_statistics(config, caplog):
     config.MODEL.BACKBONE.FREEZE_AT, config.MODEL.BACKBONE.NORM_EVAL = 0, True
     config.MODEL.RESNETS.NORM = "LN"

@@ -16,25 +16,16 @@ from tests.modeling.semantic.heads import NUM_CLASSES, training_batch
 from tests.tiny_model import LAYOUT, SIZE, THINGS_ONLY, Patches, tiny_model, training_input
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.usefixtures("whole_float32"),
+]
 
 PUBLISHED = {}
 FAST = {"kernel_head": PointKernelHead, "residual": True, "semantic_loss": "cross_entropy"}
 FORMS = pytest.mark.parametrize("form", [PUBLISHED, FAST], ids=["published", "fast"])
 LAYOUTS = pytest.mark.parametrize("layout", [LAYOUT, THINGS_ONLY], ids=["panoptic", "instance"])
 RESIDUAL = pytest.mark.parametrize("residual", [False, True], ids=["published", "fast"])
-
-
-@pytest.fixture(autouse=True)
-def _whole_float32():
-    """No TF32, which a GPU's convolutions use by themselves."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = False
-    yield
-    for switch, value in zip(switches, before):
-        switch.allow_tf32 = value
 
 
 def build(layout, form, seed=0, num_kernels=6):
@@ -277,7 +268,7 @@ def test_losses_of_more_kernels_or_objects_wait_no_more_often(form):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @FORMS
 def test_results_in_half_precision(form, dtype):
-    """Compared by falling score: points of nearly one score may change places."""
+    """The scores of each class in order: points of nearly one score may change places."""
     model = build(LAYOUT, form).to(DEVICE).eval()
     batch = [{"image": x["image"]} for x in batch_of(LAYOUT)]
     images = model.preprocess_image(batch).tensor

@@ -22,25 +22,16 @@ from tests.engine.test_train_net import LENIENT, optimizer_steps
 from tests.test_predictor import build
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.usefixtures("whole_float32"),
+]
 
 FORMS = pytest.mark.parametrize("form", ["published", "fast"])
 NO_TEST = {"DATASETS__TEST": ()}
 # statistics of two small images would make much of rounding
 STEADY = {"MODEL.DEVICE": DEVICE, "MODEL.BACKBONE.NORM_EVAL": True}
 OTHER = {"cpu": DEVICE, DEVICE: "cpu"}
-
-
-@pytest.fixture(autouse=True)
-def _whole_float32():
-    """No TF32, which a GPU's convolutions use by themselves."""
-    switches = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = False
-    yield
-    for switch, value in zip(switches, before):
-        switch.allow_tf32 = value
 
 
 # ----------------------------------------------------------------------------------- train_net.py

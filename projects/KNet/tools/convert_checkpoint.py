@@ -37,11 +37,11 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def model_of(config_file: str, opts):
-    """State dict of the model that a config builds."""
+    """State dict of the model that a config builds, and does it have stages that refine."""
     cfg = load_config(config_file, opts)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.TIMM.PRETRAINED = False
-    return KNetTrainer.build_model(cfg).state_dict()
+    return KNetTrainer.build_model(cfg).state_dict(), cfg.MODEL.KNET.KERNEL_UPDATE.RESIDUAL
 
 
 def main(argv=None) -> int:
@@ -49,9 +49,14 @@ def main(argv=None) -> int:
     write_any_text()
     setup_logger(name="knet")
     try:
-        model = model_of(args.config_file, args.opts) if args.config_file else None
+        given = args.config_file
+        model, residual = model_of(given, args.opts) if given else (None, False)
         source = PathManager.get_local_path(args.source)
-        print(convert_file(source, args.target, args.to, model=model, force=args.force))
+        print(
+            convert_file(
+                source, args.target, args.to, model=model, residual=residual, force=args.force
+            )
+        )
     except (UsageError, DatasetError, OSError) as error:
         print(f"convert_checkpoint.py: {error}", file=sys.stderr)
         return 1

@@ -28,6 +28,7 @@ def convert_file(
     form: str,
     *,
     model: Optional[Mapping[str, torch.Tensor]] = None,
+    residual: bool = False,
     force: bool = False,
 ) -> str:
     """Write a file of weights under other names.
@@ -39,6 +40,8 @@ def convert_file(
         form: one of ``FORMS``.
         model: state dict of the model that the weights are for; they must fit it. Without it only
             whole K-Nets can be converted: how a backbone's tensors are named depends on the model.
+        residual: has that model stages that add to the one before (KERNEL_UPDATE.RESIDUAL)? A file
+            that describes its model tells by itself.
         force: overwrite ``target``, unless it is the source.
 
     Returns:
@@ -60,7 +63,8 @@ def convert_file(
         converted, what = to_knet(state_dict, source, model)
         content = {"model": converted}
     else:
-        if residual_of(loaded.get(INFO_KEY) if isinstance(loaded, Mapping) else None):
+        description = loaded.get(INFO_KEY) if isinstance(loaded, Mapping) else None
+        if residual or residual_of(description):
             raise UsageError(
                 f"the update stages of {source} add to the masks of the stage before "
                 "(MODEL.KNET.KERNEL_UPDATE.RESIDUAL True): the official code has no such stages"

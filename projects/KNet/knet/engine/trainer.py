@@ -75,8 +75,8 @@ class KNetTrainer(DefaultTrainer):
         if model.BACKBONE.FREEZE_AT > 0:
             frozen.append(f"MODEL.BACKBONE.FREEZE_AT {model.BACKBONE.FREEZE_AT}")
         network = self.checkpointer.model  # not the wrapper of several processes
-        norm_eval = getattr(network, "backbone_norm_eval", False)
-        if norm_eval and any(isinstance(m, _BatchNorm) for m in network.backbone.modules()):
+        kept = (isinstance(m, _BatchNorm) and not m.training for m in network.modules())
+        if model.BACKBONE.NORM_EVAL and any(kept):
             frozen.append("MODEL.BACKBONE.NORM_EVAL True")
         if frozen:
             logger.warning(

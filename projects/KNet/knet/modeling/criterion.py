@@ -190,7 +190,7 @@ class Criterion(nn.Module):
             "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
             "point_weight": loss.POINT_WEIGHT,
-            # over labelled cells alone: without stuff these are the things', which teach nothing
+            # the others look at labelled cells alone: without stuff none of these is no thing
             "semantic_loss": loss.SEMANTIC if layout.num_stuff else "focal",
             "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT if layout.num_stuff else 0.0,
         }

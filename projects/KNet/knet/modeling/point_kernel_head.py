@@ -21,7 +21,7 @@ from .structures import Points, StagePrediction
 __all__ = ["PointKernelHead"]
 
 FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
-NUM_FALL_OFF = 3  # numbers of a triangular matrix
+NUM_FALL_OFF = 3  # numbers of a lower triangular 2 x 2 matrix
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -111,7 +111,7 @@ class PointKernelHead(nn.Module):
         self, instance_map: torch.Tensor, instance_features: torch.Tensor, cells: torch.Tensor
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Kernels k (B, N, C) at the cells (B, N), and their masks M_0 (B, N, H, W)."""
-        channels, height, width = instance_map.shape[1:]
+        channels, width = instance_map.shape[1], instance_map.shape[3]
         described = self.kernel_conv(instance_map).flatten(2)
         described = described.gather(2, cells[:, None].expand(-1, channels, -1))
         at_points = self.kernel_proj(described.transpose(1, 2))

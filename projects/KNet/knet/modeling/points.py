@@ -19,7 +19,6 @@ __all__ = [
     "offsets",
     "point_target",
     "reachable",
-    "squared_distance",
     "strongest_cells",
 ]
 
