@@ -1,0 +1,207 @@
+"""COCO instance jsons as tools write them -> the plain form that training and COCO's tool read.
+
+What is plain in another notation is used, an object without a mask gets an empty one, and what
+cannot be drawn is told with its file, annotation and image.
+"""
+
+import atexit
+import itertools
+import json
+import os
+import tempfile
+from typing import Any, Dict, List, Optional, Tuple
+
+import numpy as np
+from detectron2.utils.file_io import PathManager
+
+from ...encoding import json_for_locale
+from ...errors import DatasetError
+from ..objects import has_mask
+from ..polygons import check_polygons, plain_polygons
+from ..run_lengths import check_rle
+
+__all__ = ["plain_instances", "plain_instances_json"]
+
+_IDS = (("images", "id"), ("annotations", "image_id"))  # numbers, where all of them can be
+_CLASSES = (("categories", "id"), ("annotations", "category_id"))
+
+# path, size and time of a json -> the plain one; several evaluators read it
+_copies: Dict[Tuple[str, int, float], str] = {}
+
+
+def plain_instances_json(instances_json: str, content: Optional[Dict] = None) -> str:
+    """The path of a json that training and COCO's tool can read.
+
+    Args:
+        instances_json: path or address of a COCO instance json.
+        content: what it holds, if that has been read already; it is changed.
+
+    Returns:
+        the path itself where it is plain, else that of a copy, removed when the program ends.
+
+    Raises:
+        DatasetError: a value of it cannot be used.
+    """
+    path = PathManager.get_local_path(instances_json)
+    mark = (os.path.realpath(path), os.path.getsize(path), os.path.getmtime(path))
+    if mark not in _copies:
+        if content is None:
+            with open(path, encoding="utf-8-sig") as file:
+                content = json.load(file)
+        if plain_instances(content, instances_json):
+            handle, copy = tempfile.mkstemp(suffix=".json")
+            atexit.register(os.remove, copy)
+            with open(handle, "w", encoding="ascii") as file:
+                json.dump(content, file)
+            _copies[mark] = copy
+        else:
+            _copies[mark] = json_for_locale(path)
+    return _copies[mark]
+
+
+def plain_instances(content: Dict, instances_json: str) -> bool:
+    """Bring the content of a COCO instance json into the plain form, in place.
+
+    Args:
+        content: with ``images``, ``categories``, ``annotations`` as far as they are there.
+        instances_json: its path, for the sentence.
+
+    Returns:
+        whether something was changed.
+
+    Raises:
+        DatasetError: a value cannot be used.
+    """
+    changed = _number_ids(content, _IDS) | _number_ids(content, _CLASSES)
+    annotations = content.get("annotations") or []
+    changed |= _number_annotations(annotations)
+    images = {}
+    for image in content.get("images", ()):
+        changed |= _plain_size(image, instances_json)
+        images[image["id"]] = image
+    for annotation in annotations:
+        image = images.get(annotation.get("image_id"), {})
+        where = (
+            f"the annotation {annotation.get('id')} of {instances_json} (image "
+            f"{image.get('file_name', annotation.get('image_id'))})"
+        )
+        changed |= _plain_flags(annotation, where)
+        changed |= _plain_mask(annotation, (image.get("height"), image.get("width")), where)
+    return changed
+
+
+def _number_ids(content: Dict, places: Tuple[Tuple[str, str], ...]) -> bool:
+    """Ids that are written as text, or as 7.0, become numbers, if all of them can."""
+    entries = [(e, key) for part, key in places for e in content.get(part) or () if key in e]
+    if all(type(e[key]) is int for e, key in entries):
+        return False
+    try:
+        numbers = [_whole(e[key]) for e, key in entries]
+    except (TypeError, ValueError):
+        return False
+    for (entry, key), number in zip(entries, numbers):
+        entry[key] = number
+    return True
+
+
+def _number_annotations(annotations: List[Dict]) -> bool:
+    """Ids from 1 on: COCO's tool takes an object of the id 0 for none, and text for nothing."""
+    if all(type(a.get("id")) is int and a["id"] > 0 for a in annotations):
+        return False
+    for number, annotation in enumerate(annotations, start=1):
+        annotation["id"] = number
+    return True
+
+
+def _plain_size(image: Dict, instances_json: str) -> bool:
+    changed = False
+    for key in ("height", "width"):
+        value = image.get(key)
+        if (type(value) is int and value > 0) or key not in image:
+            continue
+        try:
+            image[key], changed = _whole(value), True
+        except (TypeError, ValueError):
+            image[key] = 0
+        if image[key] < 1:
+            raise DatasetError(
+                f"the image {image.get('file_name')} of {instances_json} has the {key} {value!r}: "
+                "it must be a number of pixels"
+            )
+    return changed
+
+
+def _plain_flags(annotation: Dict, where: str) -> bool:
+    """``iscrowd`` 0 or 1; a box that is none is left out."""
+    changed = False
+    crowd = annotation.get("iscrowd", 0)
+    if type(crowd) is not int or crowd not in (0, 1):
+        plain = _FLAGS.get(str(crowd).lower())
+        if plain is None:
+            raise DatasetError(f"{where} has the iscrowd {crowd!r}: it must be 0 or 1")
+        annotation["iscrowd"], changed = plain, True
+    box = annotation.get("bbox", ())
+    if "bbox" in annotation and not _is_four_numbers(box):
+        del annotation["bbox"]
+        changed = True
+    return changed
+
+
+_FLAGS = {"none": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
+
+
+def _is_four_numbers(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(side, (int, float)) for side in box)
+        and bool(np.isfinite(box).all())
+    )
+
+
+def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]], where: str) -> bool:
+    segmentation = annotation.get("segmentation")
+    if _is_plain(segmentation, size):
+        return False
+    try:
+        if isinstance(segmentation, dict):
+            check_rle(segmentation, size)
+            return False
+        polygons = [] if segmentation is None else plain_polygons(segmentation)
+        check_polygons(polygons, size)
+    except ValueError as error:
+        raise DatasetError(f"the 'segmentation' of {where} {error}") from error
+    if not polygons and None not in size:  # COCO's tool fails on a mask that is not there
+        annotation["segmentation"] = {"size": list(size), "counts": [size[0] * size[1]]}
+    elif polygons:
+        annotation["segmentation"] = polygons
+    return annotation.get("segmentation") != segmentation
+
+
+def _is_plain(segmentation: Any, size: Tuple[Optional[int], Optional[int]]) -> bool:
+    """Polygons of finite numbers near the image? (The quick look at nearly all objects.)"""
+    if not isinstance(segmentation, list) or not has_mask(segmentation) or None in size:
+        return False
+    if not all(type(p) is list and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
+        return False
+    numbers = list(itertools.chain.from_iterable(segmentation))
+    if not set(map(type, numbers)) <= {int, float}:
+        return False
+    reach = min(size)
+    near = -reach < min(numbers) and max(numbers) < max(size) + reach
+    # of NaN each comparison is false, and a sum stays NaN
+    return near and sum(numbers) == sum(numbers) and len(numbers) * max(size) < 2**20
+
+
+def _whole(value: Any) -> int:
+    """A whole number, as one, as a float or as text.
+
+    Raises:
+        ValueError, TypeError: it is none.
+    """
+    if isinstance(value, bool):
+        raise ValueError(value)
+    number = float(value)
+    if not number.is_integer():  # nor infinite, nor NaN
+        raise ValueError(value)
+    return int(value) if isinstance(value, int) else int(number)
