@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,7 +179,7 @@ def test_a_json_that_was_changed_is_read_again(dishes):
     count_from_0(dishes.content)
     copied = plain_instances_json(str(dishes.write().json_file))
     assert copied != str(dishes.json_file)
-    assert [a["id"] for a in json.load(open(copied))["annotations"]] == [1, 2, 3, 4]
+    assert [a["id"] for a in json.loads(Path(copied).read_text())["annotations"]] == [1, 2, 3, 4]
     dishes.content["annotations"].pop()
     copied = plain_instances_json(str(dishes.write().json_file))
-    assert len(json.load(open(copied))["annotations"]) == 3
+    assert len(json.loads(Path(copied).read_text())["annotations"]) == 3

@@ -22,10 +22,12 @@ __all__ = [
     "InstanceTruth",
     "PanopticTruth",
     "SemanticTruth",
+    "check_labels",
     "decode_mask",
     "decode_panoptic",
     "is_annotated",
     "read_ground_truth",
+    "read_label_map",
     "read_panoptic_rows",
     "segment_rows",
 ]
@@ -150,8 +152,9 @@ def read_ground_truth(
     """
     name = dataset_dict["file_name"]
     if not mask_on and "sem_seg_file_name" in dataset_dict:  # made for it, where there is a PNG too
-        labels = _read_label_map(dataset_dict)
         label_name = dataset_dict["sem_seg_file_name"]
+        labels = read_label_map(label_name)
+        _check_size(labels, dataset_dict, f"the label map {label_name}")
     elif "pan_seg_file_name" in dataset_dict:
         rows, segments = read_panoptic_rows(dataset_dict), dataset_dict["segments_info"]
         if mask_on:
@@ -170,7 +173,7 @@ def read_ground_truth(
             f"{name} has no label map to learn from (neither sem_seg_file_name nor "
             "pan_seg_file_name): choose a semantic or a panoptic data set in DATASETS.TRAIN"
         )
-    _check_labels(labels, num_classes, ignore_label, label_name)
+    check_labels(labels, num_classes, ignore_label, label_name)
     return SemanticTruth(labels)
 
 
@@ -195,22 +198,28 @@ def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
         )
 
 
-def _read_label_map(dataset_dict: Dict) -> np.ndarray:
-    """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours."""
-    name = dataset_dict["sem_seg_file_name"]
+def read_label_map(name: str) -> np.ndarray:
+    """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours.
+
+    Raises:
+        DatasetError: it cannot be read, or has several channels.
+    """
     labels = read_image(name, None)
     if labels.ndim != 2:
         raise DatasetError(
             f"the label map {name} has {labels.shape[2]} channels: it needs one, the class id of "
             "each pixel"
         )
-    _check_size(labels, dataset_dict, f"the label map {name}")
     return labels
 
 
-def _check_labels(
+def check_labels(
     labels: np.ndarray, num_classes: Optional[int], ignore_label: int, name: str
 ) -> None:
+    """
+    Raises:
+        DatasetError: a label is no class, nor the ignore label.
+    """
     if num_classes is None:
         return
     wrong = (labels >= num_classes) & (labels != ignore_label)

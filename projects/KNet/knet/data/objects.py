@@ -9,10 +9,11 @@ from .run_lengths import rle_area
 
 __all__ = ["CROWD", "NARROW", "NO_MASK", "OUTSIDE", "has_mask", "is_box", "why_left_out"]
 
-CROWD = "a crowd (iscrowd 1)"
-NO_MASK = "no mask"
-NARROW = "a mask with a side below 1 pixel"
-OUTSIDE = "a mask outside the image"
+# what an object that is left out is
+CROWD = "marked as a crowd (iscrowd 1)"
+NO_MASK = "without a mask"
+NARROW = "narrower or lower than 1 pixel"
+OUTSIDE = "outside of the image"
 
 
 def has_mask(segmentation: Any) -> bool:

@@ -1,11 +1,12 @@
 """Polygons of a json: their form, what cannot be drawn, and their extent. P polygons an object."""
 
+import itertools
 import math
 from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-__all__ = ["check_polygons", "extent", "plain_polygons"]
+__all__ = ["are_near_numbers", "check_polygons", "extent", "plain_polygons"]
 
 # How far outside, in sides of the image: objects cut by its border reach out a little.
 _REACH = 10
@@ -45,6 +46,21 @@ def plain_polygons(segmentation: Any) -> List[List[float]]:
     return polygons
 
 
+def are_near_numbers(segmentation: Any, size: Tuple[Optional[int], Optional[int]]) -> bool:
+    """Polygons of finite numbers near the image? (The quick look at nearly all objects.)"""
+    if not isinstance(segmentation, list) or not segmentation or None in size:
+        return False
+    if not all(type(p) is list and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
+        return False
+    numbers = list(itertools.chain.from_iterable(segmentation))
+    if not set(map(type, numbers)) <= {int, float}:
+        return False
+    reach = min(size)
+    near = -reach < min(numbers) and max(numbers) < max(size) + reach
+    # of NaN each comparison is false, and a sum stays NaN
+    return near and sum(numbers) == sum(numbers) and len(numbers) * max(size) < 2**20
+
+
 def check_polygons(
     polygons: Sequence[Sequence[float]], size: Tuple[Optional[int], Optional[int]]
 ) -> None:
@@ -60,6 +76,8 @@ def check_polygons(
     """
     height, width = (side or _UNKNOWN_SIDE for side in size)
     for polygon in polygons:
+        if not isinstance(polygon, (list, tuple, np.ndarray)):
+            raise ValueError(f"has {_shown(polygon)} in place of a polygon [x, y, x, y, ...]")
         points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
         if not np.isfinite(points).all():
             raise ValueError(

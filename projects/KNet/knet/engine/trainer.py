@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
+from ..data.summary_log import tell_what_is_learned_from
 from ..data.training_images import load_training_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
@@ -109,9 +110,10 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(
-            cfg, mapper=KNetDatasetMapper(cfg, is_train=True), dataset=load_training_dicts(cfg)
-        )
+        dicts = load_training_dicts(cfg)
+        tell_what_is_learned_from(cfg, dicts)
+        mapper = KNetDatasetMapper(cfg, is_train=True)
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

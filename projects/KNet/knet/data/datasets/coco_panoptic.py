@@ -212,8 +212,10 @@ def load_coco_panoptic_json(
     if not dicts:
         dicts = [_image_dict(image, image_root) for image in images.values()]
     elif len(dicts) < len(images):
-        told = "%d of %d images of %s have no annotation and are left out"
-        numbers = (len(images) - len(dicts), len(images), panoptic_json)
+        told = "%d of %d images of %s have no annotation and are left out (%s, ...)"
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        first = next(image["file_name"] for i, image in images.items() if i not in annotated)
+        numbers = (len(images) - len(dicts), len(images), panoptic_json, first)
         log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
     if not dicts:
         raise DatasetError(f"{panoptic_json} has no images")

@@ -5,7 +5,6 @@ cannot be drawn is told with its file, annotation and image.
 """
 
 import atexit
-import itertools
 import json
 import os
 import tempfile
@@ -16,8 +15,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...encoding import json_for_locale
 from ...errors import DatasetError
-from ..objects import has_mask
-from ..polygons import check_polygons, plain_polygons
+from ..polygons import are_near_numbers, check_polygons, plain_polygons
 from ..run_lengths import check_rle
 
 __all__ = ["plain_instances", "plain_instances_json"]
@@ -161,7 +159,7 @@ def _is_four_numbers(box: Any) -> bool:
 
 def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]], where: str) -> bool:
     segmentation = annotation.get("segmentation")
-    if _is_plain(segmentation, size):
+    if are_near_numbers(segmentation, size):
         return False
     try:
         if isinstance(segmentation, dict):
@@ -176,21 +174,6 @@ def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]], whe
     elif polygons:
         annotation["segmentation"] = polygons
     return annotation.get("segmentation") != segmentation
-
-
-def _is_plain(segmentation: Any, size: Tuple[Optional[int], Optional[int]]) -> bool:
-    """Polygons of finite numbers near the image? (The quick look at nearly all objects.)"""
-    if not isinstance(segmentation, list) or not has_mask(segmentation) or None in size:
-        return False
-    if not all(type(p) is list and len(p) >= 6 and len(p) % 2 == 0 for p in segmentation):
-        return False
-    numbers = list(itertools.chain.from_iterable(segmentation))
-    if not set(map(type, numbers)) <= {int, float}:
-        return False
-    reach = min(size)
-    near = -reach < min(numbers) and max(numbers) < max(size) + reach
-    # of NaN each comparison is false, and a sum stays NaN
-    return near and sum(numbers) == sum(numbers) and len(numbers) * max(size) < 2**20
 
 
 def _whole(value: Any) -> int:
