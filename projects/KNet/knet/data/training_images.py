@@ -1,8 +1,9 @@
 """Which images of the training sets are trained on."""
 
+import itertools
 import logging
 from collections import Counter
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -10,7 +11,7 @@ from ..errors import DatasetError, UsageError
 from .datasets.coco_panoptic import read_panoptic_json
 from .ground_truth import is_annotated
 
-__all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
+__all__ = ["load_dicts", "load_training_dicts", "load_training_sets", "usable_for_training"]
 
 logger = logging.getLogger(__name__)
 
@@ -19,12 +20,20 @@ _OF_LOADERS = (AssertionError, AttributeError, KeyError, OSError, TypeError, Val
 
 
 def load_training_dicts(cfg) -> List[Dict]:
+    """All images of :func:`load_training_sets`."""
+    return list(itertools.chain(*(dicts for _, dicts in load_training_sets(cfg))))
+
+
+def load_training_sets(cfg) -> List[Tuple[str, List[Dict]]]:
     """Load ``DATASETS.TRAIN`` and leave out what the recipe leaves out, with a line in the log.
 
     Left out are images with a side below ``DATALOADER.MIN_IMAGE_SIDE`` pixels, where the data set
     tells the sizes, and, with ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, those without any thing
     segment or instance (crowd counts). A semantic model (``MODEL.MASK_ON`` False) learns from
     images without things too.
+
+    Returns:
+        (name of the data set, its images) in the order of the config.
 
     Raises:
         UsageError: no data set is named.
@@ -46,8 +55,8 @@ def load_training_dicts(cfg) -> List[Dict]:
             first = dicts[reasons.index(reason)]["file_name"]
             told = "%d of %d images have %s and are left out (%s, ...)"
             logger.info(told, count, len(dicts), reason, first)
-        kept += usable
-    if not kept:
+        kept.append((name, usable))
+    if not any(usable for _, usable in kept):
         raise DatasetError(
             f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has "
             f"{'a thing and ' if need_thing else ''}sides of {min_side} pixels: look at its "
