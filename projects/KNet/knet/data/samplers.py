@@ -49,13 +49,21 @@ def build_repeating_sampler(cfg, sets: Sequence[Tuple[str, List[Dict]]]) -> Opti
 
 
 def _weights(cfg, sets: Sequence[Tuple[str, List[Dict]]]) -> torch.Tensor:
-    weights = dict(cfg.DATASETS.get("TRAIN_REPEAT_FACTOR", ()))
+    try:
+        weights = {name: float(weight) for name, weight in cfg.DATASETS.TRAIN_REPEAT_FACTOR}
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"DATASETS.TRAIN_REPEAT_FACTOR is {cfg.DATASETS.TRAIN_REPEAT_FACTOR}: it must be a "
+            "list of (name of a data set, weight)"
+        ) from error
+    if any(not 0 < weight < float("inf") for weight in weights.values()):
+        raise UsageError(f"DATASETS.TRAIN_REPEAT_FACTOR has the weights {weights}: all above 0")
     unknown = sorted(set(weights) - {name for name, _ in sets})
     if unknown:
         raise UsageError(
             f"DATASETS.TRAIN_REPEAT_FACTOR names '{unknown[0]}', which is not in DATASETS.TRAIN"
         )
-    of_images = [float(weights.get(name, 1)) for name, dicts in sets for _ in dicts]
+    of_images = [weights.get(name, 1.0) for name, dicts in sets for _ in dicts]
     return torch.tensor(of_images)
 
 

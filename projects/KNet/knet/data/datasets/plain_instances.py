@@ -17,11 +17,9 @@ from ...encoding import json_for_locale
 from ...errors import DatasetError
 from ..polygons import are_near_numbers, check_polygons, plain_polygons
 from ..run_lengths import check_rle
+from .plain_numbers import number_ids, plain_crowd, plain_size
 
 __all__ = ["plain_instances", "plain_instances_json"]
-
-_IDS = (("images", "id"), ("annotations", "image_id"))  # numbers, where all of them can be
-_CLASSES = (("categories", "id"), ("annotations", "category_id"))
 
 # path, size and time of a json -> the plain one; several evaluators read it
 _copies: Dict[Tuple[str, int, float], str] = {}
@@ -70,12 +68,13 @@ def plain_instances(content: Dict, instances_json: str) -> bool:
     Raises:
         DatasetError: a value cannot be used.
     """
-    changed = _number_ids(content, _IDS) | _number_ids(content, _CLASSES)
     annotations = content.get("annotations") or []
+    changed = number_ids([(content.get("images", ()), "id"), (annotations, "image_id")])
+    changed |= number_ids([(content.get("categories", ()), "id"), (annotations, "category_id")])
     changed |= _number_annotations(annotations)
     images = {}
     for image in content.get("images", ()):
-        changed |= _plain_size(image, instances_json)
+        changed |= plain_size(image, instances_json)
         images[image["id"]] = image
     for annotation in annotations:
         image = images.get(annotation.get("image_id"), {})
@@ -88,20 +87,6 @@ def plain_instances(content: Dict, instances_json: str) -> bool:
     return changed
 
 
-def _number_ids(content: Dict, places: Tuple[Tuple[str, str], ...]) -> bool:
-    """Ids that are written as text, or as 7.0, become numbers, if all of them can."""
-    entries = [(e, key) for part, key in places for e in content.get(part) or () if key in e]
-    if all(type(e[key]) is int for e, key in entries):
-        return False
-    try:
-        numbers = [_whole(e[key]) for e, key in entries]
-    except (TypeError, ValueError):
-        return False
-    for (entry, key), number in zip(entries, numbers):
-        entry[key] = number
-    return True
-
-
 def _number_annotations(annotations: List[Dict]) -> bool:
     """Ids from 1 on: COCO's tool takes an object of the id 0 for none, and text for nothing."""
     if all(type(a.get("id")) is int and a["id"] > 0 for a in annotations):
@@ -111,41 +96,14 @@ def _number_annotations(annotations: List[Dict]) -> bool:
     return True
 
 
-def _plain_size(image: Dict, instances_json: str) -> bool:
-    changed = False
-    for key in ("height", "width"):
-        value = image.get(key)
-        if (type(value) is int and value > 0) or key not in image:
-            continue
-        try:
-            image[key], changed = _whole(value), True
-        except (TypeError, ValueError):
-            image[key] = 0
-        if image[key] < 1:
-            raise DatasetError(
-                f"the image {image.get('file_name')} of {instances_json} has the {key} {value!r}: "
-                "it must be a number of pixels"
-            )
-    return changed
-
-
 def _plain_flags(annotation: Dict, where: str) -> bool:
     """``iscrowd`` 0 or 1; a box that is none is left out."""
-    changed = False
-    crowd = annotation.get("iscrowd", 0)
-    if type(crowd) is not int or crowd not in (0, 1):
-        plain = _FLAGS.get(str(crowd).lower())
-        if plain is None:
-            raise DatasetError(f"{where} has the iscrowd {crowd!r}: it must be 0 or 1")
-        annotation["iscrowd"], changed = plain, True
+    changed = plain_crowd(annotation, where)
     box = annotation.get("bbox", ())
     if "bbox" in annotation and not _is_four_numbers(box):
         del annotation["bbox"]
         changed = True
     return changed
-
-
-_FLAGS = {"none": 0, "0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 def _is_four_numbers(box: Any) -> bool:
@@ -174,17 +132,3 @@ def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]], whe
     elif polygons:
         annotation["segmentation"] = polygons
     return annotation.get("segmentation") != segmentation
-
-
-def _whole(value: Any) -> int:
-    """A whole number, as one, as a float or as text.
-
-    Raises:
-        ValueError, TypeError: it is none.
-    """
-    if isinstance(value, bool):
-        raise ValueError(value)
-    number = float(value)
-    if not number.is_integer():  # nor infinite, nor NaN
-        raise ValueError(value)
-    return int(value) if isinstance(value, int) else int(number)
