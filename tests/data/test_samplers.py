@@ -48,6 +48,14 @@ def test_data_sets_by_their_weight(tiny_config):
         factors(tiny_config, **sets)
 
 
+@pytest.mark.parametrize("weights", [["b"], [("b", "much")], [("b", 0.0)], [("b", float("nan"))]])
+def test_weights_that_are_none(tiny_config, weights):
+    tiny_config.DATALOADER.SAMPLER_TRAIN = "WeightedTrainingSampler"
+    tiny_config.DATASETS.TRAIN_REPEAT_FACTOR = weights
+    with pytest.raises(UsageError, match=r"DATASETS\.TRAIN_REPEAT_FACTOR"):
+        factors(tiny_config, b=images([0]))
+
+
 def test_label_maps_do_not_tell_their_classes(tiny_config):
     tiny_config.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
     with pytest.raises(UsageError, match=r"x\.png .*SAMPLER_TRAIN TrainingSampler"):
