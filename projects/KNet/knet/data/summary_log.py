@@ -33,6 +33,8 @@ def tell_what_is_learned_from(cfg, dicts: Sequence[Dict]) -> None:
             used.
     """
     classes = resolve_model_classes(cfg)
+    if not classes:  # a model of somebody's own, on data that name none
+        return
     if cfg.MODEL.MASK_ON:
         _tell_of_objects(cfg, count_objects(dicts, [c.id for c in classes]), classes)
         return
