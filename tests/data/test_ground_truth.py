@@ -169,27 +169,49 @@ def test_compressed_rle_of_any_shape(image):
 
 
 def test_crowds_and_empty_objects_are_left_out(image):
-    xywh = {"bbox_mode": BoxMode.XYWH_ABS}
     record = {
         **image,
         "annotations": [
             annotation(rle(MASK), 1, iscrowd=1),
             annotation(rle(0 * MASK), 2),
-            annotation(box(3, 3, 9, 9), 3, bbox=[3, 3, 0.9, 9], **xywh),
-            annotation(box(3, 3, 9, 9), 4, bbox=[3, 3, 3.9, 9], bbox_mode=BoxMode.XYXY_ABS),
-            annotation(box(3, 3, 9, 9), 5, bbox=[3, 3, 1, 9], **xywh),
-            annotation(None, 6, bbox=[0, 0, 5, 5], iscrowd=1, **xywh),
-            annotation(box(3, 3, 9, 9), 7, bbox=[3, 3, 9, 9]),
-            annotation(box(3, 3, 9, 9), 8, bbox=[], **xywh),
-            annotation(box(3, 3, 9, 9), 9, bbox=None, **xywh),
+            annotation(box(3, 3, 9, 0.9), 3),
+            annotation(box(3, 3, 0.9, 9), 4),
+            annotation(box(3, 3, 9, 1), 5),
+            annotation(None, 6, iscrowd=1),
+            annotation(None, 10),
+            annotation([], 11),
+            annotation(box(3, -12, 9, 9), 7),
+            annotation(box(45, 3, 9, 9), 8),
+            annotation([box(3, 3, 9, 0.5)[0], box(3, 8, 9, 0.5)[0]], 9),
         ],
     }
     before = copy.deepcopy(record)
-    assert read(record)["instances"].gt_classes.tolist() == [5, 7, 8, 9]
+    assert read(record)["instances"].gt_classes.tolist() == [5, 9]
     assert record == before
     left = [T.CropTransform(0, 0, 10, 40)]  # none of class 0 is there
+    assert len(read({**image, "annotations": [annotation(0 * MASK)]})["instances"]) == 0
     record["annotations"] = [annotation(box(0, 30, 40, 20), 0), annotation(box(0, 5, 40, 20), 1)]
     assert read(record, left)["instances"].gt_classes.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "bbox, mode",
+    [
+        ([0, 0, 0, 0], BoxMode.XYWH_ABS),
+        ([3, 3, 0.9, 9], BoxMode.XYWH_ABS),
+        ([12, 12, 3, 3], BoxMode.XYXY_ABS),
+        ([float("nan")] * 4, BoxMode.XYWH_ABS),
+        ([], BoxMode.XYWH_ABS),
+        (None, BoxMode.XYWH_ABS),
+        ([3, 3, 9, 9], None),
+    ],
+)
+def test_an_object_counts_by_its_mask_whatever_its_box(image, bbox, mode):
+    plain = read({**image, "annotations": [annotation(box(3, 3, 9, 9))]})["instances"]
+    boxed = annotation(box(3, 3, 9, 9), bbox=bbox, bbox_mode=mode)
+    instances = read({**image, "annotations": [boxed]})["instances"]
+    assert len(instances) == 1
+    assert torch.equal(instances.gt_masks.tensor, plain.gt_masks.tensor)
 
 
 @pytest.mark.parametrize("annotations", [[], [annotation(rle(MASK), iscrowd=1)]])
@@ -216,8 +238,12 @@ def test_an_image_without_objects(image, annotations):
         ([[1.0, 2, 3, 4]], "3 points and more, one has 4 numbers"),
         ([box(1, 1, 5, 5)[0], [1.0, 2, 3, 4, 5, 6, 7]], "one has 7 numbers"),
         ([["left", "top", 3, 4, 5, 6]], "segmentation"),
-        ([], "neither polygons nor RLE"),
-        (None, "neither polygons nor RLE"),
+        ([[1.0, 2, 3, math.nan, 5, 6]], "the coordinate nan"),
+        ([[1.0, 2, math.inf, 4, 5, 6]], "the coordinate inf"),
+        ([[1.0, 2, 3e8, 4, 5, 6]], "x = 3e+08, far outside the image of 64 x 40"),
+        ([[1.0, 2, 3, -4e9, 5, 6]], "y = -4e+09, far outside"),
+        ([[0.0, 0, 600, 0] * 9000], "an outline of"),
+        ({"size": [10**6, 10**6], "counts": [10**12]}, "mask is 1000000 x 1000000"),
     ],
 )
 def test_a_mask_that_is_none_is_told_with_its_image(image, segmentation, mention):

@@ -348,7 +348,7 @@ def all_images(key, value):
     [
         (lambda c: c.pop("categories"), r"own\.json is no COCO instances json"),
         (all_images("id", 55), r"own\.json has no image of .*'pottery'"),
-        (all_images("width", 9), r"own\.json says .* image 1 is 9 x 40, .* 64 x 40"),
+        (all_images("width", 9), r"own\.json .*64 x 40 pixels, the image is 9 x 40"),
         (lambda c: [x.update(id=40 + x["id"]) for x in c["categories"]], r"category ids.*\[2, 3\]"),
         (
             lambda c: [x.update(id=5 - x["id"]) for x in c["categories"]],

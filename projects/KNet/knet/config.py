@@ -204,6 +204,10 @@ def _add_data_and_solver(cfg: CN) -> None:
     # Images with a side (in pixels) below this are left out of training
     cfg.DATALOADER.MIN_IMAGE_SIDE = 32
 
+    # (name, weight) of data sets whose images come more or less often than once; for
+    # DATALOADER.SAMPLER_TRAIN WeightedTrainingSampler and WeightedCategoryTrainingSampler
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []
+
     # Data sets of your own, as a list of
     # panoptic: {NAME, IMAGE_ROOT, PANOPTIC_ROOT, PANOPTIC_JSON, INSTANCES_JSON (optional)},
     # instance: {NAME, IMAGE_ROOT, INSTANCES_JSON},

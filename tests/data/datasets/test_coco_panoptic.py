@@ -261,8 +261,10 @@ def test_images_without_thing_or_too_small_are_left_out_and_told(mixed, caplog):
     cfg, _ = mixed
     with caplog.at_level(logging.INFO, logger="knet"):
         assert stems(load_training_dicts(cfg)) == ["thing", "crowd", "just_wide_enough"]
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "knet.data.training_images"]
-    assert "'mixed': 3 of 6 images" in line and "below 32" in line
+    lines = [r.getMessage() for r in caplog.records if r.name == "knet.data.training_images"]
+    assert len(lines) == 3 and "'mixed': 3 of 6 images" in lines[0]
+    assert "2 of 6 images" in lines[1] and "no object" in lines[1] and "stuff.png" in lines[1]
+    assert "1 of 6 images" in lines[2] and "below 32" in lines[2] and "low.png" in lines[2]
 
 
 def test_empty_images_may_be_trained_on(mixed):

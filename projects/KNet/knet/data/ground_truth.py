@@ -9,20 +9,25 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, BoxMode, Instances
+from detectron2.structures import BitMasks, Instances
 from detectron2.structures.masks import polygons_to_bitmask
-from pycocotools import mask as mask_util
 
 from ..errors import DatasetError
 from .image_reading import read_image
+from .objects import has_mask, why_left_out
+from .polygons import check_polygons
+from .run_lengths import decode_rle
 
 __all__ = [
     "InstanceTruth",
     "PanopticTruth",
     "SemanticTruth",
+    "check_labels",
+    "decode_mask",
     "decode_panoptic",
     "is_annotated",
     "read_ground_truth",
+    "read_label_map",
     "read_panoptic_rows",
     "segment_rows",
 ]
@@ -147,8 +152,9 @@ def read_ground_truth(
     """
     name = dataset_dict["file_name"]
     if not mask_on and "sem_seg_file_name" in dataset_dict:  # made for it, where there is a PNG too
-        labels = _read_label_map(dataset_dict)
         label_name = dataset_dict["sem_seg_file_name"]
+        labels = read_label_map(label_name)
+        _check_size(labels, dataset_dict, f"the label map {label_name}")
     elif "pan_seg_file_name" in dataset_dict:
         rows, segments = read_panoptic_rows(dataset_dict), dataset_dict["segments_info"]
         if mask_on:
@@ -167,7 +173,7 @@ def read_ground_truth(
             f"{name} has no label map to learn from (neither sem_seg_file_name nor "
             "pan_seg_file_name): choose a semantic or a panoptic data set in DATASETS.TRAIN"
         )
-    _check_labels(labels, num_classes, ignore_label, label_name)
+    check_labels(labels, num_classes, ignore_label, label_name)
     return SemanticTruth(labels)
 
 
@@ -192,22 +198,28 @@ def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
         )
 
 
-def _read_label_map(dataset_dict: Dict) -> np.ndarray:
-    """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours."""
-    name = dataset_dict["sem_seg_file_name"]
+def read_label_map(name: str) -> np.ndarray:
+    """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours.
+
+    Raises:
+        DatasetError: it cannot be read, or has several channels.
+    """
     labels = read_image(name, None)
     if labels.ndim != 2:
         raise DatasetError(
             f"the label map {name} has {labels.shape[2]} channels: it needs one, the class id of "
             "each pixel"
         )
-    _check_size(labels, dataset_dict, f"the label map {name}")
     return labels
 
 
-def _check_labels(
+def check_labels(
     labels: np.ndarray, num_classes: Optional[int], ignore_label: int, name: str
 ) -> None:
+    """
+    Raises:
+        DatasetError: a label is no class, nor the ignore label.
+    """
     if num_classes is None:
         return
     wrong = (labels >= num_classes) & (labels != ignore_label)
@@ -223,71 +235,55 @@ def _check_labels(
 
 
 def _read_instances(dataset_dict: Dict, ignore_label: int) -> InstanceTruth:
-    """The objects that are no crowd and have an extent, at the image's original size."""
+    """The objects that are learned from, at the image's original size."""
     size = (dataset_dict["height"], dataset_dict["width"])
     masks, classes = [], []
     for annotation in dataset_dict["annotations"]:
-        if annotation.get("iscrowd", 0) or _box_is_empty(annotation):
+        segmentation = annotation.get("segmentation")
+        if annotation.get("iscrowd", 0) or not has_mask(segmentation):
             continue
-        masks.append(_decode_mask(annotation.get("segmentation"), size, dataset_dict["file_name"]))
-        classes.append(annotation["category_id"])
+        mask = decode_mask(segmentation, size, dataset_dict["file_name"])
+        if why_left_out(annotation, size) is None:
+            masks.append(mask)
+            classes.append(annotation["category_id"])
     return InstanceTruth(masks, classes, size, ignore_label)
 
 
-def _box_is_empty(annotation: Dict) -> bool:
-    """Does it have a box with a side below 1 pixel? (Such objects are no targets.)"""
-    box, mode = annotation.get("bbox"), annotation.get("bbox_mode")
-    if box is None or not len(box) or mode is None:
-        return False  # the mask tells
-    return min(BoxMode.convert(list(box), mode, BoxMode.XYWH_ABS)[2:4]) < 1
+def decode_mask(segmentation, size: Tuple[int, int], name: str) -> np.ndarray:
+    """Polygons, RLE (compressed or not) or a bitmap -> (H, W) uint8, 0 or 1.
 
+    Args:
+        segmentation: of an annotation.
+        size: (H, W) of the image.
+        name: of its file.
 
-def _decode_mask(segmentation, size: Tuple[int, int], name: str) -> np.ndarray:
-    """Polygons, RLE (compressed or not) or a bitmap -> (H, W) uint8, 0 or 1."""
+    Raises:
+        DatasetError: it is none of these, of another size, or cannot be drawn.
+    """
     try:
         if isinstance(segmentation, dict):
-            mask = _decode_rle(segmentation, size)
+            _check_mask_size(tuple(segmentation["size"]), size, name)  # before it takes memory
+            mask = decode_rle(segmentation)
         elif isinstance(segmentation, np.ndarray):
             mask = (segmentation > 0).astype(np.uint8)
         else:
             mask = _decode_polygons(segmentation, size)
+    except DatasetError:
+        raise
     except Exception as error:  # pycocotools raises many kinds, plain Exception too
         raise DatasetError(
             f"the image {name} has an object whose 'segmentation' cannot be used: {error}"
         ) from error
-    if mask.shape != tuple(size):
-        raise DatasetError(
-            f"the image {name} is {size[1]} x {size[0]}, but has an object whose mask is "
-            f"{' x '.join(str(side) for side in mask.shape[::-1])}"
-        )
+    _check_mask_size(mask.shape, size, name)
     return mask
 
 
-def _decode_rle(rle: Dict, size: Tuple[int, int]) -> np.ndarray:
-    counts, (height, width) = rle["counts"], rle["size"]
-    listed = isinstance(counts, (list, tuple))
-    pixels = sum(counts) if listed else _sum_of_runs(counts)
-    if pixels != height * width:  # pycocotools would read beyond it, or leave memory as it is
-        raise ValueError(f"its RLE counts {pixels} pixels of {height * width}")
-    if listed:
-        rle = mask_util.frPyObjects(rle, height, width)
-    return np.ascontiguousarray(mask_util.decode(rle))
-
-
-def _sum_of_runs(counts: Union[str, bytes]) -> int:
-    """The pixels of a compressed RLE: numbers of 5 bits a character, from the fourth on differences
-    to the number before the last."""
-    text = counts.encode() if isinstance(counts, str) else counts
-    chars = np.frombuffer(text, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(chars & 32 == 0)  # the last character of each number
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends + 1 - starts
-    if lengths.sum() != len(chars) or not len(chars):
-        raise ValueError("its RLE is cut off")
-    place = 5 * (np.arange(len(chars)) - np.repeat(starts, lengths))
-    numbers = np.add.reduceat((chars & 31) << place, starts)
-    numbers -= np.where(chars[ends] & 16, 1 << (5 * lengths), 0)  # negative
-    return int(numbers[0] + sum(numbers[i::2].cumsum().sum() for i in (1, 2)))
+def _check_mask_size(shape: Tuple[int, ...], size: Tuple[int, int], name: str) -> None:
+    if shape != tuple(size):
+        raise DatasetError(
+            f"the image {name} is {size[1]} x {size[0]}, but has an object whose mask is "
+            f"{' x '.join(str(side) for side in shape[::-1])}"
+        )
 
 
 def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:
@@ -299,6 +295,7 @@ def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:
             raise ValueError(
                 f"a polygon needs x and y of 3 points and more, one has {polygon.size} numbers"
             )
+    check_polygons(points, size)
     return polygons_to_bitmask(points, *size).astype(np.uint8)
 
 

@@ -1,7 +1,9 @@
 """Which images of the training sets are trained on."""
 
+import itertools
 import logging
-from typing import Dict, List
+from collections import Counter
+from typing import Dict, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -9,18 +11,29 @@ from ..errors import DatasetError, UsageError
 from .datasets.coco_panoptic import read_panoptic_json
 from .ground_truth import is_annotated
 
-__all__ = ["load_dicts", "load_training_dicts", "usable_for_training"]
+__all__ = ["load_dicts", "load_training_dicts", "load_training_sets", "usable_for_training"]
 
 logger = logging.getLogger(__name__)
 
+# what Detectron2's loaders raise
+_OF_LOADERS = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError)
+
 
 def load_training_dicts(cfg) -> List[Dict]:
+    """All images of :func:`load_training_sets`."""
+    return list(itertools.chain(*(dicts for _, dicts in load_training_sets(cfg))))
+
+
+def load_training_sets(cfg) -> List[Tuple[str, List[Dict]]]:
     """Load ``DATASETS.TRAIN`` and leave out what the recipe leaves out, with a line in the log.
 
     Left out are images with a side below ``DATALOADER.MIN_IMAGE_SIDE`` pixels, where the data set
     tells the sizes, and, with ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, those without any thing
     segment or instance (crowd counts). A semantic model (``MODEL.MASK_ON`` False) learns from
     images without things too.
+
+    Returns:
+        (name of the data set, its images) in the order of the config.
 
     Raises:
         UsageError: no data set is named.
@@ -35,17 +48,15 @@ def load_training_dicts(cfg) -> List[Dict]:
     for name in cfg.DATASETS.TRAIN:
         dicts = _of_kind(name, load_dicts(name), mask_on)
         _add_image_sizes(dicts, MetadataCatalog.get(name))
-        usable = [d for d in dicts if usable_for_training(d, min_side, need_thing)]
-        logger.info(
-            "'%s': %d of %d images are trained on (the others have %sa side below %d)",
-            name,
-            len(usable),
-            len(dicts),
-            "no thing, or " if need_thing else "",
-            min_side,
-        )
-        kept += usable
-    if not kept:
+        reasons = [why_image_left_out(d, min_side, need_thing) for d in dicts]
+        usable = [d for d, reason in zip(dicts, reasons) if reason is None]
+        logger.info("'%s': %d of %d images are trained on", name, len(usable), len(dicts))
+        for reason, count in Counter(filter(None, reasons)).items():
+            first = dicts[reasons.index(reason)]["file_name"]
+            told = "%d of %d images have %s and are left out (%s, ...)"
+            logger.info(told, count, len(dicts), reason, first)
+        kept.append((name, usable))
+    if not any(usable for _, usable in kept):
         raise DatasetError(
             f"no image of DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)} has "
             f"{'a thing and ' if need_thing else ''}sides of {min_side} pixels: look at its "
@@ -58,31 +69,67 @@ def load_training_dicts(cfg) -> List[Dict]:
 def load_dicts(name: str) -> List[Dict]:
     """Load a registered data set.
 
+    Segments that do not tell whether they are things get it from the metadata, as Detectron2's
+    documentation has it.
+
     Raises:
         DatasetError: its loader found a file missing or malformed, or no image at all.
+        UsageError: its metadata do not tell things from stuff either.
     """
     try:
         dicts = DatasetCatalog.get(name)
     except (DatasetError, UsageError):
         raise
-    except (AssertionError, KeyError, OSError, ValueError) as error:  # of Detectron2's loaders
+    except _OF_LOADERS as error:
         raise DatasetError(
             f"the data set '{name}' cannot be loaded: {' '.join(str(error).split())} is missing "
             "or not as expected; look at DETECTRON2_DATASETS and the files below it"
         ) from error
     if not dicts:
         raise DatasetError(f"the data set '{name}' has no images: look at its files")
-    return dicts
+    return _tell_things(dicts, MetadataCatalog.get(name), name)
 
 
 def usable_for_training(dataset_dict: Dict, min_side: int, need_thing: bool) -> bool:
     """Is the image large enough, and does it have a thing if it needs one?"""
+    return why_image_left_out(dataset_dict, min_side, need_thing) is None
+
+
+def why_image_left_out(dataset_dict: Dict, min_side: int, need_thing: bool) -> Optional[str]:
+    """What the image has, for which it is not trained on; None: it is."""
     sides = (dataset_dict.get("height", min_side), dataset_dict.get("width", min_side))
     if min(sides) < min_side:
-        return False
+        return f"a side below {min_side} pixels (DATALOADER.MIN_IMAGE_SIDE)"
     if not need_thing or dataset_dict.get("annotations"):
-        return True
-    return any(s["isthing"] for s in dataset_dict.get("segments_info", ()))
+        return None
+    if any(s["isthing"] for s in dataset_dict.get("segments_info", ())):
+        return None
+    return "no object of a thing class (DATALOADER.FILTER_EMPTY_ANNOTATIONS)"
+
+
+def _tell_things(dicts: List[Dict], metadata, name: str) -> List[Dict]:
+    """``isthing`` of each segment, from the metadata where a data set leaves it out."""
+    lacking = any("isthing" not in s for d in dicts for s in d.get("segments_info", ()))
+    if not lacking:
+        return dicts
+    things = metadata.get("thing_dataset_id_to_contiguous_id")
+    if things is None or metadata.get("stuff_dataset_id_to_contiguous_id") is None:
+        raise UsageError(
+            f"the data set '{name}' does not tell things from stuff: set isthing in its "
+            "segments_info, or thing_ and stuff_dataset_id_to_contiguous_id in its metadata"
+        )
+    thing_ids = set(things.values())
+    return [
+        {
+            **d,
+            "segments_info": [
+                {"isthing": s["category_id"] in thing_ids, **s} for s in d["segments_info"]
+            ],
+        }
+        if "segments_info" in d
+        else d
+        for d in dicts
+    ]
 
 
 def _of_kind(name: str, dicts: List[Dict], mask_on: bool) -> List[Dict]:

@@ -1,5 +1,6 @@
 """The trainer: Detectron2's DefaultTrainer with K-Net's data, optimizer and evaluators."""
 
+import itertools
 import logging
 import os
 import weakref
@@ -11,7 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
-from ..data.training_images import load_training_dicts
+from ..data.samplers import build_repeating_sampler
+from ..data.summary_log import tell_what_is_learned_from
+from ..data.training_images import load_training_sets
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .checkpointer import KNetCheckpointer
@@ -109,9 +112,17 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(
-            cfg, mapper=KNetDatasetMapper(cfg, is_train=True), dataset=load_training_dicts(cfg)
-        )
+        sets = load_training_sets(cfg)
+        dicts = list(itertools.chain(*(images for _, images in sets)))
+        tell_what_is_learned_from(cfg, dicts)
+        mapper = KNetDatasetMapper(cfg, is_train=True)
+        sampler = build_repeating_sampler(cfg, sets)
+        try:
+            return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts, sampler=sampler)
+        except (UsageError, DatasetError):
+            raise
+        except ValueError as error:
+            raise UsageError(f"DATALOADER.* makes no loader: {error}") from error
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

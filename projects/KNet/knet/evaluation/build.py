@@ -27,6 +27,7 @@ from .images import is_measured
 from .instance import InstanceEvaluator
 from .outputs import files_elsewhere, inference_folder, protect
 from .panoptic import PanopticEvaluator
+from .panoptic_truth import check_panoptic_truth
 from .semantic import SemanticEvaluator
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def check_evaluator(cfg, dataset_name: str) -> None:
     dicts = load_dicts(dataset_name)
     if "INSTANCE" in kinds and is_measured(dicts):
         check_ground_truth(dataset_name, dicts)
+    if "PANOPTIC" in kinds and is_measured(dicts):
+        check_panoptic_truth(dataset_name, dicts)
     folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
     _check_own_folder(cfg, dataset_name, folder)
     others = set(itertools.chain(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)) - {dataset_name}

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 import os
 from typing import Dict, Iterator, List, Sequence, Tuple
 
@@ -15,11 +16,12 @@ from detectron2.utils.file_io import PathManager
 from pycocotools import mask as mask_util
 from pycocotools.coco import COCO
 
-from ..data.class_layout import IGNORE_LABEL
 from ..data.classes import ModelClass
-from ..data.ground_truth import read_ground_truth, read_panoptic_rows
+from ..data.datasets.plain_instances import plain_instances_json
+from ..data.ground_truth import decode_mask, read_panoptic_rows
 from ..data.image_reading import read_image
-from ..encoding import json_for_locale
+from ..data.objects import has_mask, is_box
+from ..data.run_lengths import rle_area
 from ..errors import DatasetError
 from .classes import thing_classes, thing_ids
 from .images import ImageIds, is_measured
@@ -50,7 +52,7 @@ def check_ground_truth(dataset_name: str, dicts: Sequence[Dict]) -> None:
     metadata = MetadataCatalog.get(dataset_name)
     if has_json_file(metadata):
         with reading(metadata.json_file):
-            coco = COCO(json_for_locale(PathManager.get_local_path(metadata.json_file)))
+            coco = COCO(plain_instances_json(metadata.json_file))
         restrict_to_dataset(coco, dataset_name, dicts, metadata.json_file)
 
 
@@ -88,7 +90,8 @@ def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> 
     """
     metadata = MetadataCatalog.get(dataset_name)
     if has_json_file(metadata):
-        return json_for_locale(PathManager.get_local_path(metadata.json_file))
+        with reading(metadata.json_file):
+            return plain_instances_json(metadata.json_file)
     measured = is_measured(dicts)
     path = os.path.join(folder, GROUND_TRUTH if measured else IMAGE_INFO)
     if comm.get_local_rank() == 0:  # on each machine, as they may not share their disks
@@ -159,20 +162,23 @@ def _panoptic_things(dataset_dict: Dict) -> Iterator[Tuple[Dict, np.ndarray]]:
 
 
 def _annotated(dataset_dict: Dict) -> Iterator[Tuple[Dict, np.ndarray]]:
-    """The annotations, their masks as training reads them."""
+    """The annotations whose mask has a pixel, their masks as training reads them."""
+    size = (dataset_dict["height"], dataset_dict["width"])
     for annotation in dataset_dict.get("annotations", ()):
-        shape = {key: annotation.get(key) for key in ("category_id", "segmentation")}
-        one = {**dataset_dict, "annotations": [shape]}
-        (mask,) = read_ground_truth(one, mask_on=True, ignore_label=IGNORE_LABEL).masks
-        yield annotation, mask
+        if has_mask(annotation.get("segmentation")):
+            mask = decode_mask(annotation["segmentation"], size, dataset_dict["file_name"])
+            if mask.any():
+                yield annotation, mask
 
 
 def _coco_annotation(source: Dict, mask: np.ndarray) -> Dict:
     """Mask, area, box (that of the mask unless the annotation has one) and ``iscrowd``."""
     rle = mask_util.encode(np.asfortranarray(mask, dtype=np.uint8))
-    box = mask_util.toBbox(rle)
-    if {"bbox", "bbox_mode"} <= source.keys():
-        box = BoxMode.convert(list(source["bbox"]), source["bbox_mode"], BoxMode.XYWH_ABS)
+    box, mode = source.get("bbox"), source.get("bbox_mode")
+    if box is not None and len(box) == 4 and mode is not None:
+        box = BoxMode.convert(list(box), mode, BoxMode.XYWH_ABS)
+    if mode is None or not is_box(box):
+        box = mask_util.toBbox(rle)
     return {
         "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
         "area": int(mask_util.area(rle)),
@@ -198,7 +204,9 @@ def reading(json_file: str) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except DatasetError:
+        raise
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{json_file} is no COCO instances json: {error!r}") from error
 
 
@@ -208,6 +216,7 @@ def restrict_to_dataset(
     """Leave in a ground truth, in place, the images and the thing classes of a data set.
 
     What COCO's tool reads and files often lack is added: ``info``, ``iscrowd``, ``area``, ``bbox``.
+    Objects without a pixel are left out, as in training.
 
     Args:
         coco: the content of ``json_file``.
@@ -236,15 +245,27 @@ def restrict_to_dataset(
         coco.dataset["annotations"] = [
             {"iscrowd": 0, **annotation, "category_id": category[annotation["category_id"]]}
             for annotation in content["annotations"]
-            if annotation["category_id"] in category and annotation["image_id"] in known_images
+            if annotation["category_id"] in category
+            and annotation["image_id"] in known_images
+            and not _is_empty(annotation)
         ]
     with reading(json_file):
         coco.createIndex()
         for annotation in coco.anns.values():
-            if "area" not in annotation:
+            if not _is_area(annotation.get("area")):
                 annotation["area"] = int(mask_util.area(coco.annToRLE(annotation)))
-            if "bbox" not in annotation:
+            if not is_box(annotation.get("bbox")):
                 annotation["bbox"] = mask_util.toBbox(coco.annToRLE(annotation)).tolist()
+
+
+def _is_empty(annotation: Dict) -> bool:
+    """Has it no pixel that a prediction could find?"""
+    mask = annotation.get("segmentation")
+    return isinstance(mask, dict) and rle_area(mask) == 0
+
+
+def _is_area(area) -> bool:
+    return isinstance(area, (int, float)) and math.isfinite(area)
 
 
 def _common_images(

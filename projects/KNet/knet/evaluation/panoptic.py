@@ -24,6 +24,7 @@ from ..errors import DatasetError
 from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
+from .panoptic_truth import annotations_of_dataset, fit_for_tool
 
 __all__ = ["PanopticEvaluator"]
 
@@ -141,18 +142,25 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         from panopticapi.evaluation import pq_compute_multi_core
 
         by_image = {p["image_id"]: p for p in predictions}
-        pairs = []
-        for annotation in ground_truth["annotations"]:
+        panoptic_json, root = self._metadata.panoptic_json, self._metadata.panoptic_root
+        annotations = annotations_of_dataset(ground_truth, self._image_ids.all, panoptic_json)
+        for annotation in annotations:
             if annotation["image_id"] not in by_image:
                 raise DatasetError(
-                    f"the image {annotation['image_id']} of {self._metadata.panoptic_json} was not "
-                    "evaluated: the data set in DATASETS.TEST must load every annotation of it"
+                    f"the image {annotation['image_id']} of {panoptic_json} was not evaluated: all "
+                    "images of the data set in DATASETS.TEST must be"
                 )
-            pairs.append((annotation, by_image[annotation["image_id"]]))
         categories = {c["id"]: c for c in ground_truth["categories"]}
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory() as rewritten,
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            pairs = [
+                (fit_for_tool(annotation, root, rewritten), by_image[annotation["image_id"]])
+                for annotation in annotations
+            ]
             statistics = pq_compute_multi_core(
-                pairs, self._metadata.panoptic_root, os.path.join(folder, PREDICTIONS), categories
+                pairs, root, os.path.join(folder, PREDICTIONS), categories
             )
         return _summarise(statistics, categories)
 

@@ -6,9 +6,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from ...encoding import json_for_locale
 from ...errors import DatasetError
 from .coco_panoptic import check_entries, class_color, plain_categories, read_json
+from .plain_instances import plain_instances_json
 
 __all__ = [
     "instance_metadata",
@@ -31,7 +31,8 @@ def read_instances_json(instances_json: str) -> Dict:
     That of a test set, without annotations, gets an empty list.
 
     Raises:
-        DatasetError: it is missing, no json, lacks images or categories, or contradicts itself.
+        DatasetError: it is missing, no json, lacks images or categories, contradicts itself, or has
+            a mask that cannot be drawn.
     """
     what = "instance json"
     content = read_json(instances_json, what, ("images", "categories"))
@@ -43,6 +44,7 @@ def read_instances_json(instances_json: str) -> Dict:
         )
     for key, keys in _KEYS.items():
         check_entries(content[key], keys, f"'{key}' of {instances_json}")
+    plain_instances_json(instances_json, content)
     for key in ("images", "categories"):
         if not content[key]:
             raise DatasetError(f"{instances_json} has no {key}")
@@ -90,7 +92,7 @@ def load_coco_instances(instances_json: str, image_root: str, name: str) -> List
     """
     raw = f"{name} (as in the json)"  # where Detectron2 enters the classes, their names as written
     try:
-        dicts = load_coco_json(json_for_locale(instances_json), image_root, raw)
+        dicts = load_coco_json(plain_instances_json(instances_json), image_root, raw)
     finally:
         MetadataCatalog.pop(raw, None)
     if not PathManager.isfile(dicts[0]["file_name"]):

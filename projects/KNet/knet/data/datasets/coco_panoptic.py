@@ -11,6 +11,7 @@ from detectron2.utils.logger import log_first_n
 
 from ...errors import DatasetError, UsageError
 from ..colors import fixed_color, read_colors
+from .plain_numbers import number_ids, plain_crowd, plain_size
 
 __all__ = [
     "check_entries",
@@ -65,7 +66,27 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
     for what, keys in _KEYS.items():
         check_entries(content[what], keys, f"'{what}' of {panoptic_json}")
     content["categories"] = plain_categories(content["categories"], panoptic_json)
+    _plain_numbers(content, panoptic_json)
     return content
+
+
+def _plain_numbers(content: Dict, panoptic_json: str) -> None:
+    """Ids and sizes become whole numbers, in place, as far as they mean some."""
+    for annotation in content["annotations"]:
+        segments = annotation["segments_info"]
+        if not isinstance(segments, list) or not all(isinstance(s, dict) for s in segments):
+            raise DatasetError(
+                f"the segments_info of image {annotation['image_id']} in {panoptic_json} are no "
+                "list of mappings"
+            )
+    segments = [s for a in content["annotations"] for s in a["segments_info"]]
+    number_ids([(content["images"], "id"), (content["annotations"], "image_id")])
+    number_ids([(content["categories"], "id"), (segments, "category_id")])
+    number_ids([(segments, "id")])
+    for segment in segments:
+        plain_crowd(segment, f"the segment {segment.get('id')} of {panoptic_json}")
+    for image in content["images"]:
+        plain_size(image, panoptic_json)
 
 
 # what every entry of a COCO panoptic json has; the last is the key that tells it from the others
@@ -212,8 +233,10 @@ def load_coco_panoptic_json(
     if not dicts:
         dicts = [_image_dict(image, image_root) for image in images.values()]
     elif len(dicts) < len(images):
-        told = "%d of %d images of %s have no annotation and are left out"
-        numbers = (len(images) - len(dicts), len(images), panoptic_json)
+        told = "%d of %d images of %s have no annotation and are left out (%s, ...)"
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        first = next(image["file_name"] for i, image in images.items() if i not in annotated)
+        numbers = (len(images) - len(dicts), len(images), panoptic_json, first)
         log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
     if not dicts:
         raise DatasetError(f"{panoptic_json} has no images")
@@ -240,7 +263,7 @@ def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -
     image_id = annotation["image_id"]
     check_entries(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
     for segment in segments:
-        if not 0 < segment["id"] < 256**3:
+        if type(segment["id"]) is not int or not 0 < segment["id"] < 256**3:
             raise DatasetError(
                 f"{panoptic_json} has a segment of the id {segment['id']} in image {image_id}: ids "
                 "are 1 to 16777215, and 0 marks pixels without segment in the PNG"

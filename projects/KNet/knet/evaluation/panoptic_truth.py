@@ -1,0 +1,94 @@
+"""Panoptic ground truth made fit for COCO's tool, which reads json and PNGs as they are."""
+
+import logging
+import math
+import os
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from PIL import Image
+
+from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.image_reading import open_image, read_image
+from ..errors import DatasetError
+
+__all__ = ["annotations_of_dataset", "check_panoptic_truth", "fit_for_tool"]
+
+logger = logging.getLogger(__name__)
+
+_READ_BY_TOOL = ("RGB", "RGBA")  # modes of PNGs
+
+
+def check_panoptic_truth(dataset_name: str, dicts: Sequence[Dict]) -> None:
+    """Look whether the ground truth that PQ is measured with is that of the data set's images.
+
+    Raises:
+        DatasetError: no image is in both.
+    """
+    panoptic_json = MetadataCatalog.get(dataset_name).get("panoptic_json")
+    if panoptic_json:
+        ids = [d.get("image_id") for d in dicts]
+        annotations_of_dataset(read_panoptic_json(panoptic_json), ids, panoptic_json)
+
+
+def annotations_of_dataset(
+    content: Dict, image_ids: Sequence[Any], panoptic_json: str
+) -> List[Dict]:
+    """The annotations of a panoptic json whose images a data set has, with a line in the log.
+
+    Args:
+        content: of the json.
+        image_ids: of the data set.
+        panoptic_json: its path, for the sentence.
+
+    Raises:
+        DatasetError: there are annotations, and none is of the data set.
+    """
+    annotations, known = content["annotations"], set(image_ids)
+    common = [a for a in annotations if a["image_id"] in known]
+    if annotations and not common:
+        raise DatasetError(
+            f"{panoptic_json} has no annotation of an image of the data set (as "
+            f"{next(iter(image_ids), None)}): the image_id of both must agree"
+        )
+    if len(common) < len(annotations):
+        logger.warning(
+            "%d of %d images of %s are not in the data set: PQ leaves them out",
+            len(annotations) - len(common),
+            len(annotations),
+            panoptic_json,
+        )
+    return common
+
+
+def fit_for_tool(annotation: Dict, panoptic_root: str, folder: str) -> Dict:
+    """An annotation that COCO's tool reads rightly.
+
+    A PNG with a palette, or grey, is written in colours; areas that are none are those of the PNG.
+
+    Args:
+        annotation: of the panoptic json.
+        panoptic_root: folder of the PNGs.
+        folder: for PNGs that are written.
+    """
+    path = os.path.join(panoptic_root, annotation["file_name"])
+    with Image.open(path) as png:  # its header alone
+        mode = png.mode
+    if mode not in _READ_BY_TOOL:
+        name = f"{len(os.listdir(folder))}.png"
+        colours = os.path.join(os.path.abspath(folder), name)
+        open_image(path).convert("RGB").save(colours)
+        annotation = {**annotation, "file_name": colours}  # an absolute path stays as it is
+    segments = annotation["segments_info"]
+    if all(_is_area(segment["area"]) for segment in segments):
+        return annotation
+    png = read_image(path, "RGB").astype(np.int64)
+    ids, counts = np.unique(png @ np.array([1, 256, 65536]), return_counts=True)
+    areas = dict(zip(ids.tolist(), counts.tolist()))
+    segments = [{**s, "area": areas.get(s["id"], 0)} for s in segments]
+    return {**annotation, "segments_info": segments}
+
+
+def _is_area(area: Any) -> bool:
+    return isinstance(area, (int, float)) and math.isfinite(area) and area > 0
