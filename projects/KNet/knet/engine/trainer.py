@@ -4,17 +4,21 @@ import logging
 import os
 import weakref
 
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
+from ..data.random_state import keep_random_state
+from ..data.resumable_loader import build_resumable_loader
 from ..data.training_images import load_training_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .checkpointer import KNetCheckpointer
+from .exact_resume import ExactResume
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
 
@@ -47,6 +51,11 @@ class KNetTrainer(DefaultTrainer):
         )
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
         all_hooks = super().build_hooks()
+        saves = next(
+            i for i, h in enumerate(all_hooks) if isinstance(h, (PeriodicCheckpointer, EvalHook))
+        )
+        resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        all_hooks.insert(saves, resume)
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
@@ -109,9 +118,15 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        return build_detection_train_loader(
+        return build_resumable_loader(
             cfg, mapper=KNetDatasetMapper(cfg, is_train=True), dataset=load_training_dicts(cfg)
         )
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """As in Detectron2; a training draws the same numbers whether it evaluates or not."""
+        with keep_random_state():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
