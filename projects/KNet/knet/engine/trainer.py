@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 import weakref
 
 from detectron2.data import build_detection_test_loader
@@ -17,6 +18,7 @@ from ..data.resumable_loader import build_resumable_loader
 from ..data.training_images import load_training_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
+from .bad_steps import CheckedTrainer
 from .checkpointer import KNetCheckpointer
 from .exact_resume import ExactResume
 from .model_file import ModelInfo, save_model
@@ -44,6 +46,19 @@ class ModelFileWriter(HookBase):
 class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
+    def __init__(self, cfg):
+        with warnings.catch_warnings():
+            # Detectron2's inner trainer, replaced below, has an old name for the scaler
+            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
+            super().__init__(cfg)
+        self._trainer = CheckedTrainer(
+            self.model,
+            self.data_loader,
+            self.optimizer,
+            max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
+            mixed=self.cfg.SOLVER.AMP.ENABLED,
+        )
+
     def build_hooks(self):
         # a checkpointer that tells what it cannot load, set here before any hook takes it
         self.checkpointer = KNetCheckpointer(
@@ -67,13 +82,7 @@ class KNetTrainer(DefaultTrainer):
             UsageError: the loss became NaN or infinite.
         """
         self._warn_of_frozen_random_layers()
-        try:
-            super().train()
-        except FloatingPointError as error:
-            raise UsageError(
-                f"the loss became NaN or infinite at iteration {self.iter}: lower SOLVER.BASE_LR, "
-                "or look at the data"
-            ) from error
+        super().train()
         return getattr(self, "_last_eval_results", None)
 
     def _warn_of_frozen_random_layers(self) -> None:
