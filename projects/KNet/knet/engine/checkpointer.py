@@ -20,6 +20,7 @@ from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
+from .run_folder import RunFolder
 
 __all__ = ["KNetCheckpointer"]
 
@@ -30,7 +31,7 @@ _OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
 _STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
 
 
-class KNetCheckpointer(DetectionCheckpointer):
+class KNetCheckpointer(RunFolder, DetectionCheckpointer):
     """Detectron2's, for every file that K-Net may start from, and that runs no code of a file's.
 
     With ``complete`` every weight of the model must be in the file, in its shape. With
@@ -54,10 +55,16 @@ class KNetCheckpointer(DetectionCheckpointer):
         super().save(name, **kwargs)
 
     def resume_or_load(self, path: str, *, resume: bool = True):
+        """As in Detectron2; a damaged checkpoint is told, and the one before it taken.
+
+        Raises:
+            UsageError: no checkpoint can be read, or the one that is taken is of another model.
+        """
+        if not (resume and self.has_checkpoint()):
+            return super().resume_or_load(path, resume=False)
         # a run that goes on must find all of its weights
-        if resume and self.has_checkpoint():
-            self.complete = self._resuming = True
-        return super().resume_or_load(path, resume=resume)
+        self.complete = self._resuming = True
+        return self.load(self.readable_checkpoint())
 
     def load(self, path: str, *args, **kwargs):
         """As in Detectron2; also the authors' checkpoints, backbones of several libraries.
