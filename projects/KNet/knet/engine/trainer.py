@@ -19,6 +19,7 @@ from ..data.training_images import load_training_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .bad_steps import CheckedTrainer
+from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
 from .exact_resume import ExactResume
 from .model_file import ModelInfo, save_model
@@ -58,6 +59,13 @@ class KNetTrainer(DefaultTrainer):
             max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
             mixed=self.cfg.SOLVER.AMP.ENABLED,
         )
+
+    def resume_or_load(self, resume=True):
+        """As in Detectron2; the learning rates are the config's, not those of the checkpoint."""
+        rates = Rates(self.optimizer, self.scheduler)
+        super().resume_or_load(resume)
+        if self.start_iter > 0:  # resumed
+            rates.restore()
 
     def build_hooks(self):
         # a checkpointer that tells what it cannot load, set here before any hook takes it
