@@ -85,10 +85,11 @@ def test_nothing_is_told_of_what_is_the_same(train_net, tmp_path, options):
     assert "other keys" not in train_net("--resume", options=options).out
 
 
-def test_other_data_are_another_run(train_net, tmp_path, options, shapes):
+def test_other_data_are_told(train_net, tmp_path, options, shapes):
     begun(train_net, options)
-    sentence = train_net("--resume", options={**options, "DATASETS.TRAIN": (shapes.val,)})
-    assert "DATASETS.TRAIN is ('tiny_shapes_panoptic_val',), and was" in sentence.sentence()
+    out, _, _ = going_on(train_net, tmp_path, options, **{"DATASETS.TRAIN": (shapes.val,)})
+    assert f"DATASETS.TRAIN ('{shapes.val}',) (was ('{shapes.train}',))" in out
+    assert "the data start from their beginning" in out
 
 
 def test_another_optimizer_is_another_run(train_net, tmp_path, options):

@@ -13,8 +13,8 @@ __all__ = ["Rates", "compare_keys"]
 
 logger = logging.getLogger(__name__)
 
-# Another run's, not this one's with a change
-_REFUSED = ("DATASETS.TRAIN", "SOLVER.OPTIMIZER")
+# What is in the checkpoint means nothing to another
+_REFUSED = ("SOLVER.OPTIMIZER",)
 _TAKEN_OVER = (
     *("BASE_LR", "BACKBONE_MULTIPLIER", "BIAS_LR_FACTOR", "WEIGHT_DECAY", "MOMENTUM", "NESTEROV"),
     *("MAX_ITER", "STEPS", "GAMMA", "LR_SCHEDULER_NAME", "WARMUP_ITERS", "WARMUP_FACTOR"),
@@ -44,7 +44,7 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
                 "it back, or start a run in another OUTPUT_DIR with MODEL.WEIGHTS of this one"
             )
     changes = []
-    for key in (f"SOLVER.{name}" for name in _TAKEN_OVER):
+    for key in ("DATASETS.TRAIN", *(f"SOLVER.{name}" for name in _TAKEN_OVER)):
         was, now = _value(before, key), _value(cfg, key)
         if was != now:
             changes.append(f"{key} {now} (was {was})")
