@@ -223,6 +223,9 @@ def _add_data_and_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Parameters without weight decay: patterns (as of file names) of their names
     cfg.SOLVER.NO_DECAY = []
+    # Steps whose loss is NaN or infinite: so many in a run are left out, with a warning; one more
+    # ends it before any weight is changed
+    cfg.SOLVER.MAX_BAD_STEPS = 0
 
 
 def _add_model_file(cfg: CN) -> None:

@@ -20,6 +20,8 @@ from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
+from .changed_keys import compare_keys
+from .run_folder import RunFolder
 
 __all__ = ["KNetCheckpointer"]
 
@@ -28,9 +30,14 @@ logger = logging.getLogger(__name__)
 _OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
 # by MODEL.KNET.KERNEL_UPDATE.RESIDUAL: what update stages do
 _STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
+# of an optimizer, which has a group for each rate and decay that differ
+_OTHER_GROUPS = (
+    "set SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, NO_DECAY, BACKBONE_MULTIPLIER "
+    "and BIAS_LR_FACTOR to what they were, or start a run in another OUTPUT_DIR"
+)
 
 
-class KNetCheckpointer(DetectionCheckpointer):
+class KNetCheckpointer(RunFolder, DetectionCheckpointer):
     """Detectron2's, for every file that K-Net may start from, and that runs no code of a file's.
 
     With ``complete`` every weight of the model must be in the file, in its shape. With
@@ -54,10 +61,16 @@ class KNetCheckpointer(DetectionCheckpointer):
         super().save(name, **kwargs)
 
     def resume_or_load(self, path: str, *, resume: bool = True):
+        """As in Detectron2; a damaged checkpoint is told, and the one before it taken.
+
+        Raises:
+            UsageError: no checkpoint can be read, or the one that is taken is of another model.
+        """
+        if not (resume and self.has_checkpoint()):
+            return super().resume_or_load(path, resume=False)
         # a run that goes on must find all of its weights
-        if resume and self.has_checkpoint():
-            self.complete = self._resuming = True
-        return super().resume_or_load(path, resume=resume)
+        self.complete = self._resuming = True
+        return self.load(self.readable_checkpoint())
 
     def load(self, path: str, *args, **kwargs):
         """As in Detectron2; also the authors' checkpoints, backbones of several libraries.
@@ -79,8 +92,9 @@ class KNetCheckpointer(DetectionCheckpointer):
             KeyError,
             pickle.UnpicklingError,
         ) as error:
+            advice = _OTHER_GROUPS if "parameter group" in str(error) else self.advice
             raise UsageError(
-                f"cannot load {path}: {' '.join(str(error).split()).rstrip('.')}; {self.advice}"
+                f"cannot load {path}: {' '.join(str(error).split()).rstrip('.')}; {advice}"
             ) from error
         finally:
             self._parsed_url_during_load = None  # which an error would leave behind
@@ -135,6 +149,8 @@ class KNetCheckpointer(DetectionCheckpointer):
         self._check(incompatible, model, heuristics)
         self._compare_stages(residual, incompatible, model, purpose)
         self._report(incompatible, model, what, left_out)
+        if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
+            compare_keys(self._description, self.model.info.cfg)
         return incompatible
 
     def _compare_classes(self, plain: Any, purpose: str) -> None:

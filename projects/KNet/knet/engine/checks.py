@@ -148,6 +148,8 @@ def _check_solver(cfg, num_workers: int) -> None:
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared by "
             f"{num_workers} processes: make it a multiple of {num_workers}"
         )
+    if cfg.SOLVER.MAX_BAD_STEPS < 0:
+        raise UsageError(f"SOLVER.MAX_BAD_STEPS is {cfg.SOLVER.MAX_BAD_STEPS}: 0 (none) or more")
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UsageError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "

@@ -203,6 +203,15 @@ def one_line(error: Exception) -> str:
 
 
 def setup_logging(cfg: CfgNode) -> None:
-    """Log this package where Detectron2 logs itself; a second call in a process is harmless."""
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    """Log this package where Detectron2 logs itself; a second call in a process is harmless.
+
+    Raises:
+        UsageError: ``OUTPUT_DIR`` cannot be written.
+    """
+    try:
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+    except OSError as error:
+        raise UsageError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written ({one_line(error)}): choose another"
+        ) from error
     write_any_text()

@@ -3,21 +3,28 @@
 import itertools
 import logging
 import os
+import warnings
 import weakref
 
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.dataset_mapper import KNetDatasetMapper
+from ..data.random_state import keep_random_state
+from ..data.resumable_loader import build_resumable_loader
 from ..data.samplers import build_repeating_sampler
 from ..data.summary_log import tell_what_is_learned_from
 from ..data.training_images import load_training_sets
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
+from .bad_steps import CheckedTrainer
+from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
+from .exact_resume import ExactResume
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
 
@@ -43,6 +50,26 @@ class ModelFileWriter(HookBase):
 class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
+    def __init__(self, cfg):
+        with warnings.catch_warnings():
+            # Detectron2's inner trainer, replaced below, has an old name for the scaler
+            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
+            super().__init__(cfg)
+        self._trainer = CheckedTrainer(
+            self.model,
+            self.data_loader,
+            self.optimizer,
+            max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
+            mixed=self.cfg.SOLVER.AMP.ENABLED,
+        )
+
+    def resume_or_load(self, resume=True):
+        """As in Detectron2; the learning rates are the config's, not those of the checkpoint."""
+        rates = Rates(self.optimizer, self.scheduler)
+        super().resume_or_load(resume)
+        if self.start_iter > 0:  # resumed
+            rates.restore()
+
     def build_hooks(self):
         # a checkpointer that tells what it cannot load, set here before any hook takes it
         self.checkpointer = KNetCheckpointer(
@@ -50,6 +77,11 @@ class KNetTrainer(DefaultTrainer):
         )
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
         all_hooks = super().build_hooks()
+        saves = next(
+            i for i, h in enumerate(all_hooks) if isinstance(h, (PeriodicCheckpointer, EvalHook))
+        )
+        resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        all_hooks.insert(saves, resume)
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
@@ -61,13 +93,7 @@ class KNetTrainer(DefaultTrainer):
             UsageError: the loss became NaN or infinite.
         """
         self._warn_of_frozen_random_layers()
-        try:
-            super().train()
-        except FloatingPointError as error:
-            raise UsageError(
-                f"the loss became NaN or infinite at iteration {self.iter}: lower SOLVER.BASE_LR, "
-                "or look at the data"
-            ) from error
+        super().train()
         return getattr(self, "_last_eval_results", None)
 
     def _warn_of_frozen_random_layers(self) -> None:
@@ -118,11 +144,17 @@ class KNetTrainer(DefaultTrainer):
         mapper = KNetDatasetMapper(cfg, is_train=True)
         sampler = build_repeating_sampler(cfg, sets)
         try:
-            return build_detection_train_loader(cfg, mapper=mapper, dataset=dicts, sampler=sampler)
+            return build_resumable_loader(cfg, dataset=dicts, mapper=mapper, sampler=sampler)
         except (UsageError, DatasetError):
             raise
         except ValueError as error:
             raise UsageError(f"DATALOADER.* makes no loader: {error}") from error
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """As in Detectron2; a training draws the same numbers whether it evaluates or not."""
+        with keep_random_state():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
