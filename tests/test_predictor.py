@@ -242,7 +242,12 @@ def test_only_images_of_one_size_are_batched(model, files, monkeypatch):
 def test_a_long_list_is_not_held_at_once(model, files, monkeypatch):
     seen = sizes_of_batches(model, monkeypatch)
     read = []
-    monkeypatch.setattr("knet.predictor.open_image", lambda s, _: read.append(s) or Image.open(s))
+
+    def open_lazily(reader, source, max_pixels):
+        read.append(source)
+        return Image.open(source)
+
+    monkeypatch.setattr("knet.predictor.ImageReader.open", open_lazily)
     Predictor(model)(files * 4)
     assert len(seen) == len(read) == 20
     with pytest.raises(FileNotFoundError):

@@ -195,11 +195,22 @@ def _add_data_and_solver(cfg: CN) -> None:
     # False: OpenCV's bilinear resize, as in the published recipe; True: Pillow's, antialiased
     cfg.INPUT.RESIZE_ANTIALIAS = False
 
+    # Images that are not of 8 bits a channel: (low, high), the values that become 0 and 255, not
+    # rounded, clipped beyond. (): 16 bits by their full range; 32 bits are refused
+    cfg.INPUT.VALUE_RANGE = ()
+    # Turn images upright as their EXIF orientation says, as Detectron2 does: annotations are of the
+    # upright picture. False: of the picture as stored, and the tag is ignored
+    cfg.INPUT.EXIF_ORIENTATION = True
+
     # Training sizes are multiplied by a uniform random number of this range, () for none: with
     # MIN_SIZE_TRAIN (512,), MAX_SIZE_TRAIN 2048 and (0.5, 2.0) the published ADE20K scaling
     cfg.INPUT.SCALE_RANGE = ()
     # Photometric distortion: brightness, contrast, saturation, hue
     cfg.INPUT.COLOR_AUG_SSD = False
+
+    # So many images may turn out in training to be unreadable, or their annotations: each is logged
+    # and another image taken instead; one more ends it. 0: the first does
+    cfg.DATALOADER.MAX_UNREADABLE = 0
 
     # Images with a side (in pixels) below this are left out of training
     cfg.DATALOADER.MIN_IMAGE_SIDE = 32

@@ -9,13 +9,20 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Un
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import detection_utils as utils
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import nn
 
 from .data.classes import ModelClass
-from .data.image_reading import MAX_PIXELS, ImageSource, open_image, source_name
+from .data.image_reading import (
+    MAX_PIXELS,
+    SCALED,
+    ImageReader,
+    ImageSource,
+    Opened,
+    source_name,
+    to_rgb,
+)
 from .data.read_ahead import read_ahead
 from .data.transforms import build_augmentations
 from .errors import DatasetError, UsageError
@@ -41,7 +48,7 @@ class Prediction:
 class Predictor:
     """Predicts on pictures of any kind: files, bytes, arrays, tensors, Pillow images.
 
-    They are read as :func:`knet.data.image_reading.read_image` says and resized as the model's
+    They are read as :class:`knet.data.image_reading.ImageReader` says and resized as the model's
     config says; the result is the one of ``train_net.py --eval-only``, at the picture's own size.
     It may be called from several threads at a time.
 
@@ -100,6 +107,7 @@ class Predictor:
         self.metadata = self.model.info.metadata
         self.batch_size, self.max_pixels = batch_size, max_pixels
         self.overlap, self.names = overlap, names
+        self._reader = ImageReader.from_config(self.cfg)
         self._augmentations = build_augmentations(self.cfg, is_train=False)
         self._class_of = {each.id: each for each in self.classes}
 
@@ -174,23 +182,23 @@ class Predictor:
             image, model_input = self._prepare(source)
         except (DatasetError, UsageError) as error:
             return Prediction(source, error=error), None
-        return Prediction(source, np.array(image.convert("RGB"))), model_input
+        return Prediction(source, to_rgb(image)), model_input
 
-    def _prepare(self, source: ImageSource) -> Tuple[Image.Image, Dict]:
+    def _prepare(self, source: ImageSource) -> Tuple[Opened, Dict]:
         """The picture, and the model's input as the test loader gives it."""
-        image = open_image(source, self.max_pixels)
-        pixels = utils.convert_PIL_to_numpy(image, self.cfg.INPUT.FORMAT)
-        for augmentation in self._augmentations:
-            transform = augmentation.get_transform(pixels)
-            if 0 in (getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)):
-                raise DatasetError(
-                    f"the image {source_name(source)} of {image.width} x {image.height} has no "
-                    "pixel left on its short side when its long one is resized to "
-                    f"INPUT.MAX_SIZE_TEST {self.cfg.INPUT.MAX_SIZE_TEST}: cut it into pieces"
-                )
-            pixels = transform.apply_image(pixels)
+        image = self._reader.open(source, self.max_pixels)
+        pixels = self._reader.pixels(image, source)
+        height, width = pixels.shape[:2]
+        try:
+            for augmentation in self._augmentations:
+                pixels = augmentation.get_transform(pixels).apply_image(pixels)
+        except DatasetError as error:
+            raise DatasetError(f"the image {source_name(source)} {error}") from error
         tensor = torch.as_tensor(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        return image, {"image": tensor, "height": image.height, "width": image.width}
+        model_input = {"image": tensor, "height": height, "width": width}
+        if self._reader.value_range:
+            model_input[SCALED] = True
+        return image, model_input
 
     def _predict(self, inputs: List[Dict]) -> List[Dict]:
         """Results in order; inputs of one size go through the model together."""

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import logging
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -22,7 +22,8 @@ from .ground_truth import (
     read_panoptic_rows,
     segment_rows,
 )
-from .image_reading import read_image
+from .image_reading import SCALED, ImageReader
+from .orientation import why_turned
 from .transforms import build_augmentations
 
 __all__ = ["KNetDatasetMapper", "decode_panoptic", "segment_rows"]
@@ -45,6 +46,8 @@ class KNetDatasetMapper:
         *,
         augmentations: List[T.Augmentation],
         image_format: str = "RGB",
+        value_range: Sequence[float] = (),
+        upright: bool = True,
         mask_on: bool = True,
         boxes_on: bool = False,
         ignore_label: int = IGNORE_LABEL,
@@ -54,7 +57,8 @@ class KNetDatasetMapper:
         Args:
             is_train: give ground truth too.
             augmentations: Detectron2 augmentations, applied to image and ground truth alike.
-            image_format: see :func:`knet.data.image_reading.read_image`.
+            image_format, value_range, upright: see
+                :class:`knet.data.image_reading.ImageReader`.
             mask_on: the model learns from thing masks; else from label maps alone, and no mask
                 is made.
             boxes_on: give the boxes of the masks too, for models other than K-Net.
@@ -63,7 +67,7 @@ class KNetDatasetMapper:
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = image_format
+        self.reader = ImageReader(image_format, tuple(value_range), upright)
         self.mask_on = mask_on
         self.boxes_on = boxes_on
         self.ignore_label = ignore_label
@@ -77,7 +81,7 @@ class KNetDatasetMapper:
         arguments = {
             "is_train": is_train,
             "augmentations": build_augmentations(cfg, is_train),
-            "image_format": cfg.INPUT.FORMAT,
+            **vars(ImageReader.from_config(cfg)),
             "mask_on": cfg.MODEL.MASK_ON,
             "boxes_on": cfg.MODEL.META_ARCHITECTURE in MODELS_OF_BOXES,
         }
@@ -123,7 +127,10 @@ class KNetDatasetMapper:
             read_panoptic_rows(dataset_dict)
         else:
             dataset_dict.pop("annotations", None)  # many, and of no use in a test
-        transforms = self.augmentations(augmented)
+        try:
+            transforms = self.augmentations(augmented)
+        except DatasetError as error:
+            raise DatasetError(f"the image {dataset_dict['file_name']} {error}") from error
         image = np.ascontiguousarray(augmented.image.transpose(2, 0, 1))
         dataset_dict["image"] = torch.as_tensor(image)
         if truth is not None:
@@ -137,14 +144,18 @@ class KNetDatasetMapper:
 
     def _read_image(self, dataset_dict: Dict) -> np.ndarray:
         """(H, W, channels); sets ``height`` and ``width`` where the data set has none."""
-        image = read_image(dataset_dict["file_name"], self.image_format)
+        name = dataset_dict["file_name"]
+        image = self.reader.read(name)
         try:
             utils.check_image_size(dataset_dict, image)
         except utils.SizeMismatchError as error:
             raise DatasetError(
-                f"the image {dataset_dict['file_name']} has another size than its json says: "
+                f"the image {name} has another size than its json says: "
                 + " ".join(str(error).split())
+                + why_turned(name)
             ) from error
+        if self.reader.value_range:
+            dataset_dict[SCALED] = True
         return image
 
 

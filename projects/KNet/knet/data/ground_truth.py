@@ -15,6 +15,7 @@ from detectron2.structures.masks import polygons_to_bitmask
 from ..errors import DatasetError
 from .image_reading import read_image
 from .objects import has_mask, why_left_out
+from .orientation import why_turned
 from .polygons import check_polygons
 from .run_lengths import decode_rle
 
@@ -195,6 +196,7 @@ def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
         raise DatasetError(
             f"{what} is {labels.shape[1]} x {labels.shape[0]}, its image "
             f"{dataset_dict['file_name']} is {size[1]} x {size[0]}"
+            + why_turned(dataset_dict["file_name"])
         )
 
 
@@ -282,7 +284,7 @@ def _check_mask_size(shape: Tuple[int, ...], size: Tuple[int, int], name: str) -
     if shape != tuple(size):
         raise DatasetError(
             f"the image {name} is {size[1]} x {size[0]}, but has an object whose mask is "
-            f"{' x '.join(str(side) for side in shape[::-1])}"
+            f"{' x '.join(str(side) for side in shape[::-1])}" + why_turned(name)
         )
 
 

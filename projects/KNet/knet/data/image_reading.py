@@ -1,197 +1,208 @@
-"""Pictures from anywhere -> arrays, as Detectron2 reads them; bounded, whatever the file holds."""
+"""Pictures from anywhere -> arrays, as a model was trained on them; one way for all who read."""
 
-import functools
-import io
-import os
-from typing import BinaryIO, List, Optional, Union
+from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
 from detectron2.data import detection_utils as utils
-from detectron2.utils.file_io import PathManager
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ..errors import DatasetError, UsageError
-from .array_images import array_to_image, scale_16_bit
-
-__all__ = ["FORMATS", "MAX_PIXELS", "ImageSource", "open_image", "read_image", "source_name"]
-
-ImageSource = Union[str, os.PathLike, bytes, BinaryIO, Image.Image, np.ndarray, torch.Tensor]
-
-# What Pillow decodes itself: nothing that starts another program (EPS) or is a container of other
-# images (ICO). TGA has no mark of its own, so it comes last.
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "TIFF",
-    "WEBP",
-    "BMP",
-    "DIB",
-    "GIF",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-    "PCX",
-    "SGI",
-    "TGA",
+from ..errors import DatasetError
+from .array_images import MODES, array_to_image, describe_array, scale_values
+from .image_opening import (
+    FORMATS,
+    MAX_PIXELS,
+    ImageSource,
+    Opened,
+    decode_source,
+    source_name,
+    why_not_read,
 )
 
-# Beyond this Pillow refuses (twice PIL.Image.MAX_IMAGE_PIXELS); to read so many takes 2.3 GB.
-MAX_PIXELS = 178_956_970
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "RAW",
+    "SCALED",
+    "ImageReader",
+    "ImageSource",
+    "Opened",
+    "open_image",
+    "read_image",
+    "source_name",
+    "to_rgb",
+]
+
+RAW = "RAW"  # INPUT.FORMAT: the channels of the file, in its order
+
+# Key of a model's input: its values, though floats, are of 0..255 however small they are
+SCALED = "values_are_scaled"
 
 # Modes of Pillow whose values have no plain meaning in 8 bits
-_REFUSED = {
-    "I": "32-bit integers, whose range it does not tell",
-    "F": "32-bit floats, whose range it does not tell",
-    "LAB": "CIE Lab colours",
-}
+_UNKNOWN_RANGE = {"I": "32-bit integers", "F": "32-bit floats"}
+_SET_RANGE = (
+    "whose range it does not tell: set INPUT.VALUE_RANGE of the model's config to the values that "
+    "are black and white, or save it with 8 bits a channel, as RGB"
+)
 
-_TIFF_TILE_SIZE = (322, 323)  # tags of width and height
-_MAX_TILE_PIXELS = 2**22  # that any picture may have
+_RAW_MODES = ("L", "LA", "RGB", "RGBA", "CMYK")  # whose channels are what the file holds
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Pillow's, of ITU-R 601-2
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """How a model wants its pictures; the keys ``INPUT.*`` that say it.
+
+    Attributes:
+        image_format: a mode of Pillow, "BGR" or "YUV-BT.601"; "RAW": the channels of the file.
+        value_range: the values that become 0 and 255 in pictures that are not of 8 bits a channel;
+            (): 16 bits by their full range, others are refused.
+        upright: turn pictures as their EXIF orientation says.
+    """
+
+    image_format: str = "RGB"
+    value_range: Tuple[float, ...] = ()
+    upright: bool = True
+
+    @classmethod
+    def from_config(cls, cfg) -> "ImageReader":
+        keys = cfg.INPUT
+        return cls(keys.FORMAT, tuple(keys.VALUE_RANGE), keys.EXIF_ORIENTATION)
+
+    def read(self, source: ImageSource, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """A picture as an array: what Detectron2's ``read_image`` gives for 8 bits a channel.
+
+        Without ``value_range`` 16 bits become 8: of grey files and uint16 arrays the full range,
+        divided by 257 and rounded; of colour files Pillow keeps the upper byte (RAW: as of grey).
+        A TIFF with an EXIF orientation is turned once (Pillow does it, and Detectron2 once more).
+
+        Args:
+            source: a path or address that Detectron2's PathManager opens, the content of a file as
+                bytes, a file object (read from where it stands), a Pillow image, or an array or
+                tensor (see :func:`knet.data.array_images.array_to_image`). Of several pictures in a
+                file the first counts; transparency is left out, but of RAW.
+            max_pixels: width x height at most, known before a pixel is decoded.
+
+        Returns:
+            (H, W, channels) uint8, or by a ``value_range`` float32 in 0..255, not rounded.
+
+        Raises:
+            DatasetError: it is missing, broken, too large, or of a kind whose meaning is not plain.
+            UsageError: the source is none of these.
+        """
+        return self.pixels(self.open(source, max_pixels), source)
+
+    def open(self, source: ImageSource, max_pixels: int = MAX_PIXELS) -> Opened:
+        """Decoded, upright, in 0..255: a Pillow image of 8 bits, or an array (H, W, channels).
+
+        Raises:
+            DatasetError, UsageError: see :meth:`read`.
+        """
+        opened = decode_source(
+            source,
+            max_pixels,
+            whole=bool(self.value_range) or self.image_format == RAW,
+            any_channels=self.image_format == RAW,
+            upright=self.upright,
+            refuse=self._refuse,
+        )
+        if isinstance(source, (np.ndarray, torch.Tensor)):
+            return self._scaled(opened, describe_array(source))
+        what = f"the image {source_name(source)}"
+        if isinstance(opened, Image.Image):
+            if not _is_deep(opened):
+                return opened
+            # without a range an I is of 16 bits, as Pillow reads some files: others are refused
+            opened = np.asarray(opened)[:, :, None]
+            opened = opened if self.value_range else opened.astype(np.uint16)
+        elif opened.dtype not in (np.uint8, np.uint16) and not self.value_range:
+            raise DatasetError(f"{what} has {opened.dtype} values, {_SET_RANGE}")
+        return self._scaled(opened, what)
+
+    def pixels(self, opened: Opened, source: ImageSource) -> np.ndarray:
+        """What :meth:`open` gave -> what :meth:`read` gives."""
+        try:
+            if isinstance(opened, np.ndarray):
+                return _arranged(opened, self.image_format)
+            if self.image_format != RAW:
+                return utils.convert_PIL_to_numpy(opened, self.image_format)
+            mode = "L" if opened.mode == "1" else "RGB"
+            image = opened if opened.mode in _RAW_MODES else opened.convert(mode)
+            return np.atleast_3d(np.asarray(image))
+        except Exception as error:
+            raise DatasetError(
+                f"cannot read the image {source_name(source)} as {self.image_format}: "
+                f"{why_not_read(error)}"
+            ) from error
+
+    def _scaled(self, values: np.ndarray, what: str) -> Opened:
+        values = np.ascontiguousarray(scale_values(values, what, self.value_range))
+        if values.dtype != np.uint8 or values.shape[2] not in MODES:
+            return values
+        return array_to_image(values, values.size)
+
+    def _refuse(self, image: Image.Image) -> None:
+        if image.mode == "LAB":
+            raise DatasetError("its pixels are CIE Lab colours: save it as RGB")
+        if image.mode in _UNKNOWN_RANGE and not (self.value_range or _is_16_bit(image)):
+            raise DatasetError(f"its pixels are {_UNKNOWN_RANGE[image.mode]}, {_SET_RANGE}")
 
 
 def read_image(
     source: ImageSource, image_format: Optional[str] = "RGB", max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """A picture as an array: what Detectron2's ``read_image`` gives for files of 8 bits a channel.
+    """:meth:`ImageReader.read` of an image format.
 
-    16 bits become 8: of grey files and uint16 arrays the full range, divided by 257 and rounded; of
-    colour files Pillow keeps the upper byte, at most one off from that. A TIFF with an EXIF
-    orientation is turned once (Pillow does it, and Detectron2 once more).
+    With None the values are as they are in the file, of whatever depth, of a palette image the
+    indices (for label maps): (H, W), or (H, W, channels) of several.
+    """
+    if image_format is not None:
+        return ImageReader(image_format).read(source, max_pixels)
+    values = np.asarray(decode_source(source, max_pixels))
+    return values[:, :, 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
-    Args:
-        source: a path or address that Detectron2's PathManager opens, the content of a file as
-            bytes, a file object (read from where it stands), a Pillow image, or an array or tensor
-            (see :func:`knet.data.array_images.array_to_image`). Of several pictures in a file the
-            first counts; an EXIF orientation is applied; transparency is left out.
-        image_format: a mode of Pillow, "BGR" or "YUV-BT.601". None: the values as they are in the
-            file, of whatever depth; of a palette image the indices (for label maps).
-        max_pixels: width x height at most, known before a pixel is decoded.
 
-    Returns:
-        (H, W, channels), or (H, W) where ``image_format`` is None and there is one channel.
+def open_image(source: ImageSource, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A Pillow image, upright, of 8 bits a channel.
 
     Raises:
-        DatasetError: it is missing, broken, too large, or of a kind whose meaning is not plain.
-        UsageError: the source is none of these.
+        DatasetError, UsageError: see :meth:`ImageReader.read`.
     """
-    try:
-        image = open_image(source, max_pixels, as_it_is=image_format is None)
-        return utils.convert_PIL_to_numpy(image, image_format)
-    except (DatasetError, UsageError):
-        raise
-    except Exception as error:
+    opened = ImageReader().open(source, max_pixels)
+    return opened if isinstance(opened, Image.Image) else Image.fromarray(to_rgb(opened))
+
+
+def to_rgb(opened: Opened) -> np.ndarray:
+    """(H, W, 3) uint8, to be looked at: of more channels the first three, of two the first."""
+    if isinstance(opened, Image.Image):
+        return np.array(opened.convert("RGB"))
+    values = opened.round().astype(np.uint8)
+    return values[:, :, :3] if values.shape[2] > 2 else values[:, :, :1].repeat(3, axis=2)
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in _UNKNOWN_RANGE or image.mode.startswith("I;16")
+
+
+def _arranged(values: np.ndarray, image_format: str) -> np.ndarray:
+    """(H, W, channels) uint8 or float32, in the file's order -> as a model's format has them."""
+    if image_format == RAW:
+        return values
+    channels = values.shape[2]
+    if channels not in MODES:
         raise DatasetError(
-            f"cannot read the image {source_name(source)} as {image_format}: {_reason(error)}"
-        ) from error
-
-
-def open_image(
-    source: ImageSource, max_pixels: int = MAX_PIXELS, as_it_is: bool = False
-) -> Image.Image:
-    """The same as a Pillow image: decoded, upright, of 8 bits a channel unless ``as_it_is``.
-
-    Raises:
-        DatasetError, UsageError: see :func:`read_image`.
-    """
-    if isinstance(source, (np.ndarray, torch.Tensor)):
-        return array_to_image(source, max_pixels)
-    try:
-        if isinstance(source, Image.Image):
-            return _decode(source, max_pixels, as_it_is)
-        with _open_file(source, max_pixels) as file:
-            return _decode(Image.open(file, formats=_known_formats()), max_pixels, as_it_is)
-    except UsageError:
-        raise
-    except Exception as error:  # Pillow raises many kinds for a broken file
-        raise DatasetError(
-            f"cannot read the image {source_name(source)}: {_reason(error)}"
-        ) from error
-
-
-@functools.cache
-def _known_formats() -> List[str]:
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]  # a Pillow may be built without some
-
-
-def _open_file(source: ImageSource, max_pixels: int) -> BinaryIO:
-    # 16-bit RGBA without compression, and metadata
-    max_bytes = 8 * max_pixels + 2**26
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fsdecode(source)
-        if os.path.exists(path):
-            if not os.path.isfile(path):  # opening a pipe would wait
-                raise DatasetError("it is no file" if not os.path.isdir(path) else "it is a folder")
-            if os.path.getsize(path) > max_bytes:
-                raise DatasetError(f"the file is larger than {max_bytes} bytes")
-        return PathManager.open(path, "rb")
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        return io.BytesIO(source)
-    if not hasattr(source, "read"):
-        raise UsageError(
-            f"an object of type {type(source).__name__} is no image: give a path, bytes, a file "
-            "opened with 'rb', an array, a tensor or a Pillow image"
+            f"it has {channels} channels: set INPUT.FORMAT RAW to take them all, and "
+            f"MODEL.PIXEL_MEAN and MODEL.PIXEL_STD to {channels} numbers"
         )
-    content = source.read(max_bytes + 1)
-    if not isinstance(content, bytes):
-        raise UsageError(f"{source_name(source)} gives {type(content).__name__}: open it with 'rb'")
-    if len(content) > max_bytes:
-        raise DatasetError(f"the file is larger than {max_bytes} bytes")
-    return io.BytesIO(content)
-
-
-def _decode(image: Image.Image, max_pixels: int, as_it_is: bool) -> Image.Image:
-    # first what the header tells
-    _check_size(image, max_pixels)
-    mode = image.mode
-    is_16_bit = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
-    if mode in _REFUSED and not (is_16_bit or as_it_is):
-        raise DatasetError(
-            f"its pixels are {_REFUSED[mode]}: save it with 8 bits a channel, as RGB"
-        )
-    image.load()
-    image = utils._apply_exif_orientation(image)
-    if is_16_bit and not as_it_is:
-        return Image.fromarray(scale_16_bit(np.asarray(image).astype(np.uint16)))
-    return image
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise DatasetError(
-            f"it is {width} x {height}, more than {max_pixels} pixels (max_pixels): make it "
-            "smaller or cut it into tiles"
-        )
-    if image.format == "TIFF":  # a tile takes its memory however small the picture is
-        tile_width, tile_height = (image.tag_v2.get(tag, 0) for tag in _TIFF_TILE_SIZE)
-        if tile_width * tile_height > max(width * height, _MAX_TILE_PIXELS):
-            raise DatasetError(
-                f"it is {width} x {height}, but has tiles of {tile_width} x {tile_height}"
-            )
-
-
-def source_name(source: ImageSource) -> str:
-    """For a sentence about it: the path, or the type in brackets."""
-    if isinstance(source, (str, os.PathLike)):
-        return os.fsdecode(source)
-    name = getattr(source, "name", None) or getattr(source, "filename", None)
-    return str(name) if name else f"({type(source).__name__})"
-
-
-def _reason(error: Exception) -> str:
-    """Why a picture cannot be read, for the end of a sentence."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"it is empty, cut off, or none of {', '.join(FORMATS)}"
-    if isinstance(error, Image.DecompressionBombError):
-        return (
-            f"it has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow does not open "
-            "(PIL.Image.MAX_IMAGE_PIXELS): make it smaller or cut it into tiles"
-        )
-    if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror[0].lower() + error.strerror[1:]
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"it is broken ({text})" if isinstance(error, (OSError, SyntaxError)) else text
+    colour = values[:, :, :3]  # without transparency
+    if image_format == "L":
+        return (colour @ _LUMA)[:, :, None] if channels > 1 else colour
+    if image_format not in ("RGB", "BGR"):
+        raise DatasetError("images of more than 8 bits become RGB, BGR, L or RAW (INPUT.FORMAT)")
+    colour = colour if channels > 1 else colour.repeat(3, axis=2)
+    return colour if image_format == "RGB" else colour[:, :, ::-1]

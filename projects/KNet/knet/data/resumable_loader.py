@@ -14,6 +14,7 @@ from torch.utils.data import Sampler
 
 from .random_state import random_state, set_random_state
 from .sample_stream import ORIGIN, Origin, Place, SampleStream
+from .unreadable import Unreadable
 
 __all__ = ["ResumableLoader", "build_resumable_loader"]
 
@@ -36,7 +37,8 @@ def build_resumable_loader(
     theirs = build_detection_train_loader(cfg, mapper=mapper, dataset=dataset, sampler=sampler)
     grouping = isinstance(theirs, AspectRatioGroupedDataset)
     source = theirs.dataset.dataset if grouping else theirs.dataset
-    stream = SampleStream(source, note_before=grouping)
+    max_unreadable = cfg.DATALOADER.MAX_UNREADABLE
+    stream = SampleStream(source, note_before=grouping, max_unreadable=max_unreadable)
     loader = build_batch_data_loader(
         stream,
         None,
@@ -65,6 +67,7 @@ class ResumableLoader:
             self._samples = loader.dataset
             loader.dataset = _Iterable(self._deliveries)
         self._place = Place()
+        self._unreadable = Unreadable(stream.read.limit)
         self._waiting: List[Origin] = []  # delivered, and in no batch yet
         self._random: Dict[str, np.ndarray] = {}  # of this process, to go on from
         self._repeated: List[Dict] = []  # samples that waited: their index and random state
@@ -90,6 +93,7 @@ class ResumableLoader:
         for delivery in iterator:
             for sample in [delivery] if self._samples is not None else delivery:
                 self._place.note(sample[ORIGIN])
+                self._unreadable.note(sample[ORIGIN].unreadable)
                 if self._samples is not None:
                     self._waiting.append(sample[ORIGIN])
             self._place.deliveries += 1
@@ -98,7 +102,7 @@ class ResumableLoader:
     def _repeat(self, index: int, random: Dict[str, torch.Tensor]) -> Dict:
         before = _arrays(random)
         set_random_state(before)
-        sample = self._stream.dataset[index]
+        sample, _ = self._stream.read(index)
         sample[ORIGIN] = Origin(0, index, None, before, None)
         return sample
 
@@ -118,6 +122,7 @@ class ResumableLoader:
             "done": dict(place.done),
             "after": {worker: _tensors(state) for worker, state in place.after.items()},
             "seed": place.seed,
+            "unreadable": self._unreadable.state_dict(),
             "waiting": [{"index": o.index, "random": _tensors(o.before)} for o in self._waiting],
             "random": _tensors(random_state()),
         }
@@ -132,6 +137,7 @@ class ResumableLoader:
         difference = _restore(self._stream.sampler, state["sampler"])
         if difference:
             return difference
+        self._unreadable.load_state_dict(state.get("unreadable", {}))
         place = Place(
             state["offset"],
             state["deliveries"],

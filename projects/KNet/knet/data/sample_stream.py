@@ -15,6 +15,7 @@ from detectron2.data.common import ToIterableDataset
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .random_state import random_state, set_random_state
+from .unreadable import Failures, SampleReader
 
 __all__ = ["ORIGIN", "Origin", "Place", "SampleStream"]
 
@@ -33,6 +34,7 @@ class Origin:
         seed: what the seeds of all workers are counted from; None without workers.
         before: the random state that it was augmented from; None unless asked for.
         after: the worker's random state when it was done; None without workers.
+        unreadable: samples that it stands for, see :class:`knet.data.unreadable.SampleReader`.
     """
 
     worker: int
@@ -40,6 +42,7 @@ class Origin:
     seed: Optional[int]
     before: Optional[State]
     after: Optional[State]
+    unreadable: Failures = ()
 
 
 @dataclass
@@ -75,14 +78,17 @@ class Place:
 class SampleStream(IterableDataset):
     """Samples in the order of a sampler, divided among loader workers as Detectron2 does."""
 
-    def __init__(self, source: ToIterableDataset, note_before: bool = False):
+    def __init__(
+        self, source: ToIterableDataset, note_before: bool = False, max_unreadable: int = 0
+    ):
         """
         Args:
             source: Detectron2's stream: data set, sampler, and how many samples in a row are of
                 one worker.
             note_before: tell of each sample the random state before it.
+            max_unreadable: see :class:`knet.data.unreadable.SampleReader`.
         """
-        self.dataset = source.dataset
+        self.read = SampleReader(source.dataset, max_unreadable)
         self.sampler = source.sampler
         self.chunk = source.shard_chunk_size
         self.note_before = note_before
@@ -100,9 +106,9 @@ class SampleStream(IterableDataset):
         indices = self._part(worker, workers)
         for index in islice(indices, self.start.done.get(worker, 0), None):
             before = random_state() if self.note_before else None
-            sample = self.dataset[index]
+            sample, unreadable = self.read(index)
             after = None if info is None else random_state()
-            sample[ORIGIN] = Origin(worker, index, seed, before, after)
+            sample[ORIGIN] = Origin(worker, index, seed, before, after, unreadable)
             yield sample
 
     def _go_on_as(self, worker: int) -> None:

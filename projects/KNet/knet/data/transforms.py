@@ -15,9 +15,10 @@ from detectron2.projects.point_rend import ColorAugSSDTransform
 from fvcore.transforms.transform import NoOpTransform
 from PIL import Image
 
-from ..errors import UsageError
+from ..errors import DatasetError, UsageError
 
 __all__ = [
+    "CheckedResizeShortestEdge",
     "OpenCVResizeShortestEdge",
     "OpenCVResizeTransform",
     "RandomlyScaledResize",
@@ -42,8 +43,25 @@ class OpenCVResizeTransform(T.ResizeTransform):
         return OpenCVResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
 
 
-class OpenCVResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's ``ResizeShortestEdge``, computed by OpenCV."""
+class CheckedResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's ``ResizeShortestEdge``, which leaves no image without pixels."""
+
+    def get_transform(self, image: np.ndarray):
+        """
+        Raises:
+            DatasetError: an image so narrow that nothing would be left of its short side.
+        """
+        resize = super().get_transform(image)
+        if not isinstance(resize, NoOpTransform) and 0 in (resize.new_h, resize.new_w):
+            raise DatasetError(
+                f"of {resize.w} x {resize.h} has no pixel left on its short side when its long one "
+                f"is resized to INPUT.MAX_SIZE_* {self.max_size}: cut it into pieces"
+            )
+        return resize
+
+
+class OpenCVResizeShortestEdge(CheckedResizeShortestEdge):
+    """The same, computed by OpenCV."""
 
     def get_transform(self, image: np.ndarray):
         resize = super().get_transform(image)
@@ -96,15 +114,14 @@ def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
         ) from error
     if is_train and not cfg.INPUT.MIN_SIZE_TRAIN:
         raise UsageError("INPUT.MIN_SIZE_TRAIN is (): name a length of the short side, or (0,)")
-    if not cfg.INPUT.RESIZE_ANTIALIAS:
-        augmentations = [
-            OpenCVResizeShortestEdge(
-                a.short_edge_length, a.max_size, "range" if a.is_range else "choice"
-            )
-            if type(a) is T.ResizeShortestEdge
-            else a
-            for a in augmentations
-        ]
+    antialias = cfg.INPUT.RESIZE_ANTIALIAS
+    kind = CheckedResizeShortestEdge if antialias else OpenCVResizeShortestEdge
+    augmentations = [
+        kind(a.short_edge_length, a.max_size, "range" if a.is_range else "choice")
+        if type(a) is T.ResizeShortestEdge
+        else a
+        for a in augmentations
+    ]
     if not is_train:
         return augmentations
     resize, *others = augmentations

@@ -11,6 +11,7 @@ from detectron2.utils.registry import Registry
 
 from ..data.colors import metadata_colors
 from ..data.datasets.custom import register_custom_datasets
+from ..data.image_reading import RAW
 from ..data.training_images import load_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
@@ -19,6 +20,7 @@ from ..modeling.criterion import SEMANTIC_LOSSES
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
+from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
 
 __all__ = ["check_config", "check_datasets"]
@@ -58,6 +60,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
         _check_semantic(cfg, num_workers)
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
+    check_image_keys(cfg)
 
 
 def _check_registries(cfg, registries: Dict[str, Registry]) -> None:
@@ -196,6 +199,8 @@ def check_datasets(cfg) -> None:
                 metadata_colors(MetadataCatalog.get(name), f"{kind}_colors")
     for name in cfg.DATASETS.TEST:
         check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
+        if cfg.INPUT.FORMAT == RAW:
+            check_image(cfg, load_dicts(name))
         if cfg.TEST.EXPECTED_RESULTS and not is_measured(load_dicts(name)):
             raise UsageError(
                 f"TEST.EXPECTED_RESULTS cannot be compared on '{name}' in DATASETS.TEST, which has "

@@ -25,6 +25,7 @@ from .bad_steps import CheckedTrainer
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
 from .exact_resume import ExactResume
+from .image_checks import look_at_images
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
 
@@ -141,6 +142,7 @@ class KNetTrainer(DefaultTrainer):
         sets = load_training_sets(cfg)
         dicts = list(itertools.chain(*(images for _, images in sets)))
         tell_what_is_learned_from(cfg, dicts)
+        look_at_images(cfg, sets)
         mapper = KNetDatasetMapper(cfg, is_train=True)
         sampler = build_repeating_sampler(cfg, sets)
         try:

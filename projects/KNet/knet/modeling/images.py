@@ -10,6 +10,7 @@ from typing import Dict, List
 
 import torch
 
+from ..data.image_reading import SCALED
 from ..errors import DatasetError, UsageError
 
 __all__ = ["check_output_sizes", "normalize_images"]
@@ -56,7 +57,7 @@ def normalize_images(
         if not image.numel():
             raise DatasetError(f"the image {name} is {tuple(image.shape)}: it has no pixel")
         if image.dtype != torch.uint8:
-            image = _check_values(image, name, pixel_mean)
+            image = _check_values(image, name, pixel_mean, SCALED in x)
         images.append((image.to(pixel_mean.device) - pixel_mean) / pixel_std)
     return images
 
@@ -93,7 +94,9 @@ def _check_batch(batched_inputs: List[Dict]) -> None:
             raise UsageError(f"{wanted}: this list has a {type(x).__name__}")
 
 
-def _check_values(image: torch.Tensor, name: str, pixel_mean: torch.Tensor) -> torch.Tensor:
+def _check_values(
+    image: torch.Tensor, name: str, pixel_mean: torch.Tensor, is_scaled: bool
+) -> torch.Tensor:
     """The image as floats; of what is no uint8 the values are read, unless a GPU has them."""
     if image.dtype == torch.bool or image.is_complex():
         raise DatasetError(
@@ -114,7 +117,7 @@ def _check_values(image: torch.Tensor, name: str, pixel_mean: torch.Tensor) -> t
         raise DatasetError(
             f"the image {name} has values from {low:g} to {high:g} in 'image': scale them to 0..255"
         )
-    in_unit_range = low >= 0 and 0 < high <= 1
+    in_unit_range = low >= 0 and 0 < high <= 1 and not is_scaled
     normalized = low <= -1 and high <= 10
     if is_float and (in_unit_range or normalized) and pixel_mean.max() > _UNIT_RANGE_MEAN:
         what = "values in 0..1" if in_unit_range else "values that are normalised already"
