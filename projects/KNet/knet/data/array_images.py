@@ -49,7 +49,7 @@ def check_array(
             if array.dim() == 3 and array.shape[2] in MODES:
                 hint += ": give tensor.permute(2, 0, 1)"
             raise DatasetError(f"{what} is no picture: a tensor must be {hint}")
-        if array.is_floating_point():  # NumPy has no bfloat16
+        if array.dtype == torch.bfloat16:  # which NumPy lacks
             array = array.float()
         array = array.detach().cpu().permute(1, 2, 0).numpy()
     if array.ndim == 2:

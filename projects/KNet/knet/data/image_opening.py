@@ -15,7 +15,14 @@ from PIL import Image, UnidentifiedImageError
 from ..errors import DatasetError, UsageError
 from .array_images import check_array
 from .orientation import orientation_of, turn, turn_back
-from .stored_values import is_lessened, read_deep_png, read_npy, read_tiff, stored_kind
+from .stored_values import (
+    is_deep_colour,
+    is_lessened,
+    read_deep_colour,
+    read_npy,
+    read_tiff,
+    stored_kind,
+)
 
 __all__ = [
     "FORMATS",
@@ -119,9 +126,11 @@ def _decode_file(
         if not (whole and is_less):
             return _decode(image, max_pixels, upright, refuse)
         _check_size(image, max_pixels)
-    file.seek(start)
-    if kind == "png":
-        values, orientation = read_deep_png(file), orientation_of(image)
+    orientation = 1 if image is None else orientation_of(image)
+    by_opencv = kind == "png" or (image is not None and is_deep_colour(image))
+    file.seek(start)  # Pillow has read in it
+    if by_opencv:
+        values = read_deep_colour(file)
     else:
         values, orientation = read_tiff(file, max_pixels, _max_bytes(max_pixels))
     return turn(values, orientation) if upright else values

@@ -1,6 +1,6 @@
 """Files whose values or channels Pillow cannot hold, read as they are stored.
 
-PNG of 16-bit colour by OpenCV, TIFF of any depth and number of channels by tifffile (an optional
+16-bit colour by OpenCV, TIFF of any other depth and number of channels by tifffile (an optional
 package), NumPy's .npy.
 """
 
@@ -11,16 +11,23 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DatasetError, UsageError
-from .orientation import ORIENTATION
+from .orientation import ORIENTATION, orientation_of
 
-__all__ = ["is_lessened", "read_deep_png", "read_npy", "read_tiff", "stored_kind"]
+__all__ = [
+    "is_deep_colour",
+    "is_lessened",
+    "read_deep_colour",
+    "read_npy",
+    "read_tiff",
+    "stored_kind",
+]
 
 _NPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_CHANNELS = {2: (0, 1, 2), 4: (0, 3), 6: (0, 1, 2, 3)}  # by the header's type of colour
 
-_BITS, _SAMPLES, _SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 258, 262, 277, 284, 339  # tags of TIFF
 _MAX_TILE_PIXELS = 2**22  # that any picture may have
 _INSTALL = (
     "a TIFF of this depth, number of channels or compression is read by the package tifffile: "
@@ -52,15 +59,25 @@ def is_lessened(image: Image.Image, all_pages: bool) -> bool:
     return max(bits) > 8 and not image.mode.startswith(("I", "F"))
 
 
-def read_deep_png(file: BinaryIO) -> np.ndarray:
-    """(H, W, channels) uint16 of a PNG of :func:`stored_kind` "png", not turned."""
+def is_deep_colour(image: Image.Image) -> bool:
+    """Is this TIFF of 16-bit colour as OpenCV reads rightly? It would turn it, too."""
+    tags = image.tag_v2
+    return (
+        tags.get(_BITS) in ((16,) * 3, (16,) * 4)
+        and (tags.get(_PHOTOMETRIC), tags.get(_PLANES, 1)) == (2, 1)
+        and orientation_of(image) == 1
+    )
+
+
+def read_deep_colour(file: BinaryIO) -> np.ndarray:
+    """(H, W, channels) uint16 of a PNG of :func:`stored_kind`, not turned, or such a TIFF."""
     content = file.read()
     values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 3 or values.dtype != np.uint16:
         raise DatasetError("it is broken")
-    channels = _PNG_CHANNELS[content[25]]
     values[:, :, :3] = values[:, :, 2::-1].copy()  # from OpenCV's order
-    return values[:, :, channels]
+    is_png = content.startswith(_PNG)
+    return values[:, :, _PNG_CHANNELS[content[25]]] if is_png else values
 
 
 def read_npy(file: BinaryIO, max_bytes: int) -> np.ndarray:
