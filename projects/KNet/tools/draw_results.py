@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 
 import knet  # noqa: F401 (registers the project's data sets)
 from knet.data.datasets.custom import register_custom_datasets
+from knet.data.image_reading import ImageReader
 from knet.encoding import write_any_text
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
@@ -38,20 +39,19 @@ def parse_args(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--no-labels", action="store_true", help="without the names of classes")
     parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
-    parser.add_argument("--config-file", default="", help="for its DATASETS.CUSTOM")
+    parser.add_argument("--config-file", default="", help="for DATASETS.CUSTOM and INPUT.*")
     return parser.parse_args(argv)
 
 
-def register_dataset(name: str, config_file: str) -> None:
+def register_dataset(name: str, cfg, is_given: bool) -> None:
     """Register the data set if the config's ``DATASETS.CUSTOM`` describes it, and only that one.
 
     Raises:
         UsageError: nothing registers it, and no config is given that could.
     """
-    cfg = load_config(config_file)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (name,)
     register_custom_datasets(cfg)
-    if not config_file and name not in DatasetCatalog.list():
+    if not is_given and name not in DatasetCatalog.list():
         raise UsageError(
             f"the data set '{name}' is not registered: correct its name, or give --config-file "
             "with the config whose DATASETS.CUSTOM describes it"
@@ -65,7 +65,8 @@ def main(argv=None) -> int:
     try:
         if args.limit is not None and args.limit < 1:
             raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
-        register_dataset(args.dataset, args.config_file)
+        cfg = load_config(args.config_file)
+        register_dataset(args.dataset, cfg, bool(args.config_file))
         files = draw_predictions(
             args.predictions,
             args.dataset,
@@ -74,6 +75,7 @@ def main(argv=None) -> int:
             kind=args.kind,
             score_threshold=args.score_threshold,
             labels=not args.no_labels,
+            reader=ImageReader.from_config(cfg) if args.config_file else None,
         )
     except (UsageError, DatasetError) as error:
         print(f"draw_results.py: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from detectron2.data.datasets import load_sem_seg
+from PIL import Image
 
 from knet.data.datasets.semantic_folders import load_semantic_folders
 from knet.errors import DatasetError
@@ -77,3 +78,15 @@ def test_folders_that_are_not_there_or_empty(shelf):
     shelf.images.mkdir()
     with pytest.raises(DatasetError, match=f"{shelf.images} has no images"):
         load(shelf)
+
+
+def test_arrays_are_images_where_there_are_no_others(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / "images" / "a.npy", np.zeros((4, 5, 3), np.uint8))
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "labels" / "a.png")
+    (found,) = load_semantic_folders(str(tmp_path / "images"), str(tmp_path / "labels"))
+    assert found["file_name"].endswith("a.npy") and found["sem_seg_file_name"].endswith("a.png")
+    Image.new("RGB", (5, 4)).save(tmp_path / "images" / "a.jpg")
+    (found,) = load_semantic_folders(str(tmp_path / "images"), str(tmp_path / "labels"))
+    assert found["file_name"].endswith("a.jpg")

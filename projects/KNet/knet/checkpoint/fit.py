@@ -96,7 +96,7 @@ def require_backbone(
     unmatched = {_own_name(name) for name in left_over}
     names = [*wrong_shape, *(name for name in missing if _own_name(name) in unmatched)]
     names = [name for name in names if _IN_BACKBONE.fullmatch(name)]
-    first = next((n for n, t in model.items() if _IN_BACKBONE.fullmatch(n) and t.dim() == 4), "")
+    first = first_convolution(model)
     wrong = [name for name in names if name != first or model[name].shape[1] == 3]
     if wrong:
         raise UsageError(
@@ -104,6 +104,11 @@ def require_backbone(
             f"{tuple(model[wrong[0]].shape)}: set MODEL.WEIGHTS or MODEL.RESNETS.DEPTH / "
             "MODEL.BACKBONE.* to fit"
         )
+
+
+def first_convolution(model: Mapping[str, torch.Tensor]) -> str:
+    """The name of a backbone's weights that see the image; "" if there are none."""
+    return next((n for n, t in model.items() if _IN_BACKBONE.fullmatch(n) and t.dim() == 4), "")
 
 
 def leave_out_classes(

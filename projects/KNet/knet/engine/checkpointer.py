@@ -11,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ..checkpoint.description import residual_of
 from ..checkpoint.fit import (
     OTHER_CLASSES,
+    first_convolution,
     is_computed,
     leave_out_classes,
     require_backbone,
@@ -255,6 +256,14 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             logger.warning(
                 "Left out, as they are of other classes (MODEL.KNET.WEIGHTS_SKIP_CLASSES): "
                 + ", ".join(left_out)
+            )
+        first = first_convolution(model)
+        if first in absent and model[first].shape[1] != 3:
+            frozen = not self.model.get_parameter(first).requires_grad
+            logger.warning(
+                f"{first} starts from random numbers: it is for images of "
+                f"{model[first].shape[1]} channels (MODEL.PIXEL_MEAN), that of {self._path} is not"
+                + ("; set MODEL.BACKBONE.FREEZE_AT 0, or it stays as it is" if frozen else "")
             )
 
 

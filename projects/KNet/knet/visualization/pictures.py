@@ -16,7 +16,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ..data.image_reading import read_image
+from ..data.image_reading import ImageReader, to_rgb
 from ..data.training_images import load_dicts
 from ..errors import UsageError
 from ..evaluation.outputs import PREDICTIONS, data_files
@@ -52,6 +52,7 @@ def draw_predictions(
     kind: Optional[str] = None,
     score_threshold: float = 0.3,
     labels: bool = True,
+    reader: Optional[ImageReader] = None,
 ) -> List[str]:
     """Draw ``image | ground truth | prediction`` of each image of a data set.
 
@@ -64,6 +65,7 @@ def draw_predictions(
         kind: "panoptic", "instance" or "semantic"; None: the first of these that the folder holds.
         score_threshold: of the instances drawn.
         labels: whether to write the names of classes.
+        reader: as the images were read in the evaluation; None: as without any key.
 
     Returns:
         the files written.
@@ -91,7 +93,7 @@ def draw_predictions(
     )
     files = []
     for dataset_dict, name in zip(dicts, names):
-        image = read_image(dataset_dict["file_name"])
+        image = to_rgb((reader or ImageReader()).open(dataset_dict["file_name"]))
         height, width = image.shape[:2]
         dataset_dict = {**dataset_dict, "height": height, "width": width}
         pair = results.truth(dataset_dict), results.prediction(dataset_dict)

@@ -12,6 +12,7 @@ from ..colors import fixed_color
 __all__ = ["load_semantic_folders", "register_semantic_folders"]
 
 IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+ARRAY_ENDING = ".npy"  # images too, in a folder without others
 LABEL_ENDING = ".png"
 
 
@@ -37,7 +38,7 @@ def load_semantic_folders(image_root: str, label_root: Optional[str] = None) -> 
     labels = dict(_files(label_root, (LABEL_ENDING,))) if label_root is not None else {}
     if label_root is not None and os.path.normpath(image_root) == os.path.normpath(label_root):
         endings = tuple(e for e in endings if e != LABEL_ENDING)
-    images = sorted(_files(image_root, endings))
+    images = sorted(_files(image_root, endings)) or sorted(_files(image_root, (ARRAY_ENDING,)))
     if not images:
         raise DatasetError(f"{image_root} has no images ({', '.join(endings)})")
     if label_root is None or (not labels and _is_empty(label_root)):
