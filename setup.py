@@ -45,6 +45,7 @@ setup(
         "cityscapes": ["cityscapesscripts"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
+        "tiff": ["imagecodecs", "tifffile"],
         "timm": ["timm"],
         "video": ["av"],
     },
