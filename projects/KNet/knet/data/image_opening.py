@@ -16,6 +16,8 @@ from ..errors import DatasetError, UsageError
 from .array_images import check_array
 from .orientation import orientation_of, turn, turn_back
 from .stored_values import (
+    NEEDS_TIFFFILE,
+    check_size,
     is_deep_colour,
     is_lessened,
     read_deep_colour,
@@ -59,7 +61,6 @@ FORMATS = (
 MAX_PIXELS = 178_956_970
 
 _TIFF_TILE_SIZE = (322, 323)  # tags of width and height
-_MAX_TILE_PIXELS = 2**22  # that any picture may have
 
 
 def decode_source(
@@ -118,8 +119,10 @@ def _decode_file(
     try:
         image = Image.open(file, formats=_known_formats())
     except UnidentifiedImageError:
-        if kind != "tiff" or find_spec("tifffile") is None:
+        if kind != "tiff":
             raise
+        if find_spec("tifffile") is None:
+            raise DatasetError(f"it is empty, cut off, or {NEEDS_TIFFFILE}") from None
         image = None  # Pillow has no mode for it
     else:
         is_less = kind == "png" or (kind == "tiff" and is_lessened(image, any_channels))
@@ -187,18 +190,10 @@ def _decode(image: Image.Image, max_pixels: int, upright: bool, refuse) -> Image
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise DatasetError(
-            f"it is {width} x {height}, more than {max_pixels} pixels (max_pixels): make it "
-            "smaller or cut it into tiles"
-        )
-    if image.format == "TIFF":  # a tile takes its memory however small the picture is
-        tile_width, tile_height = (image.tag_v2.get(tag, 0) for tag in _TIFF_TILE_SIZE)
-        if tile_width * tile_height > max(width * height, _MAX_TILE_PIXELS):
-            raise DatasetError(
-                f"it is {width} x {height}, but has tiles of {tile_width} x {tile_height}"
-            )
+    tile = (0, 0)
+    if image.format == "TIFF":
+        tile = tuple(image.tag_v2.get(tag, 0) for tag in _TIFF_TILE_SIZE)
+    check_size(image.size, tile, max_pixels)
 
 
 def source_name(source: ImageSource) -> str:
@@ -212,8 +207,7 @@ def source_name(source: ImageSource) -> str:
 def why_not_read(error: Exception) -> str:
     """Why a picture cannot be read, for the end of a sentence."""
     if isinstance(error, UnidentifiedImageError):
-        hint = "" if find_spec("tifffile") else " (more kinds of TIFF: pip install tifffile)"
-        return f"it is empty, cut off, or none of {', '.join(FORMATS)}{hint}"
+        return f"it is empty, cut off, or none of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"it has more than {2 * Image.MAX_IMAGE_PIXELS} pixels, which Pillow does not open "

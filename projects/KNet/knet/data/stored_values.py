@@ -14,6 +14,8 @@ from ..errors import DatasetError, UsageError
 from .orientation import ORIENTATION, orientation_of
 
 __all__ = [
+    "NEEDS_TIFFFILE",
+    "check_size",
     "is_deep_colour",
     "is_lessened",
     "read_deep_colour",
@@ -29,8 +31,8 @@ _PNG_CHANNELS = {2: (0, 1, 2), 4: (0, 3), 6: (0, 1, 2, 3)}  # by the header's ty
 
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 258, 262, 277, 284, 339  # tags of TIFF
 _MAX_TILE_PIXELS = 2**22  # that any picture may have
-_INSTALL = (
-    "a TIFF of this depth, number of channels or compression is read by the package tifffile: "
+NEEDS_TIFFFILE = (
+    "a TIFF of a depth, number of channels or compression that the package tifffile reads: "
     "pip install tifffile imagecodecs"
 )
 
@@ -116,14 +118,14 @@ def read_tiff(file: BinaryIO, max_pixels: int, max_bytes: int) -> Tuple[np.ndarr
     try:
         from tifffile import TiffFile
     except ImportError:
-        raise UsageError(_INSTALL) from None
+        raise UsageError(f"it is {NEEDS_TIFFFILE}") from None
     try:
         return _first_picture(TiffFile, file, max_pixels, max_bytes)
     except DatasetError:
         raise
     except Exception as error:  # tifffile raises many kinds for a broken file
         if "imagecodecs" in str(error):
-            raise UsageError(_INSTALL) from error
+            raise UsageError(f"it is {NEEDS_TIFFFILE}") from error
         raise DatasetError(f"it is broken ({' '.join(str(error).split())})") from error
 
 
@@ -136,17 +138,8 @@ def _first_picture(
             picture = page
         sizes = dict(zip(picture.axes, picture.shape))
         height, width = sizes.get("Y", 1), sizes.get("X", 1)
-        if height * width > max_pixels:
-            raise DatasetError(
-                f"it is {width} x {height}, more than {max_pixels} pixels (max_pixels): make it "
-                "smaller or cut it into tiles"
-            )
-        if page.is_tiled and page.tilewidth * page.tilelength > max(
-            width * height, _MAX_TILE_PIXELS
-        ):
-            raise DatasetError(
-                f"it is {width} x {height}, but has tiles of {page.tilewidth} x {page.tilelength}"
-            )
+        tile = (page.tilewidth, page.tilelength) if page.is_tiled else (0, 0)
+        check_size((width, height), tile, max_pixels)
         _check_bytes(picture.shape, picture.dtype, max_bytes)
         values, axes = picture.asarray(), list(picture.axes)
         tag = page.tags.get(ORIENTATION)
@@ -156,6 +149,25 @@ def _first_picture(
     channels = [i for i, axis in enumerate(axes) if axis not in "YX"]
     values = values.transpose(axes.index("Y"), axes.index("X"), *channels)
     return values.reshape(height, width, -1), int(tag.value) if tag else 1
+
+
+def check_size(size: Tuple[int, int], tile: Tuple[int, int], max_pixels: int) -> None:
+    """
+    Args:
+        size, tile: width and height of a picture and of its tiles.
+        max_pixels: width x height at most.
+
+    Raises:
+        DatasetError: it is larger, or would take the memory of more, as tiles do.
+    """
+    width, height = size
+    if width * height > max_pixels:
+        raise DatasetError(
+            f"it is {width} x {height}, more than {max_pixels} pixels (max_pixels): make it "
+            "smaller or cut it into tiles"
+        )
+    if tile[0] * tile[1] > max(width * height, _MAX_TILE_PIXELS):
+        raise DatasetError(f"it is {width} x {height}, but has tiles of {tile[0]} x {tile[1]}")
 
 
 def _check_bytes(shape: Tuple[int, ...], dtype: np.dtype, max_bytes: int) -> int:

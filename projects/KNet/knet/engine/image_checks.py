@@ -64,6 +64,11 @@ def _check_range(keys) -> None:
             f"INPUT.VALUE_RANGE needs INPUT.FORMAT {', '.join(_DEEP_FORMATS[:-1])} or "
             f"{_DEEP_FORMATS[-1]}, not {keys.FORMAT}"
         )
+    if keys.COLOR_AUG_SSD:
+        raise UsageError(
+            "INPUT.COLOR_AUG_SSD True is for colours of 8 bits, not for INPUT.VALUE_RANGE: set it "
+            "to False"
+        )
 
 
 def _channels(image_format: str) -> int:
