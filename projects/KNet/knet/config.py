@@ -62,6 +62,9 @@ def _add_model(cfg: CN) -> None:
     # Leave out of MODEL.WEIGHTS the tensors that depend on the classes and do not fit, to fine-tune
     # on other classes
     knet.WEIGHTS_SKIP_CLASSES = False
+    # Training starts from a whole model or a whole backbone; True: from whatever of MODEL.WEIGHTS
+    # fits, with a table in the log of what is taken and what starts from nothing
+    knet.WEIGHTS_PARTLY = False
 
     knet.NECK = CN()
     # A class of NECK_REGISTRY

@@ -76,6 +76,7 @@ class KNetTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
+        self.checkpointer.partly = self.cfg.MODEL.KNET.WEIGHTS_PARTLY
         all_hooks = super().build_hooks()
         saves = next(
             i for i, h in enumerate(all_hooks) if isinstance(h, (PeriodicCheckpointer, EvalHook))
