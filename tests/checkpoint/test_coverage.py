@@ -123,7 +123,9 @@ def test_what_pretrained_backbones_lack_is_learned(tmp_path):
     swin = models.build(PANOPTIC_SWIN)
     file = bare_backbone(swin.state_dict())
     start_from({n: t for n, t in file.items() if not n.startswith("norm")}, swin, tmp_path)
-    deformable = models.build(PANOPTIC, MODEL__RESNETS__DEFORM_ON_PER_STAGE=[False, True, True, True])
+    deformable = models.build(
+        PANOPTIC, MODEL__RESNETS__DEFORM_ON_PER_STAGE=[False, True, True, True]
+    )
     file = bare_backbone(deformable.state_dict())
     assert any("conv2_offset" in n for n in file)
     start_from({n: t for n, t in file.items() if "offset" not in n}, deformable, tmp_path)

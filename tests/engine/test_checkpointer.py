@@ -58,7 +58,9 @@ def test_starting_from_part_of_the_weights_is_allowed_on_demand(tmp_path, log):
     state = model.state_dict()
     left_out = next(iter(state))
     path = saved(tmp_path, {k: v for k, v in state.items() if k != left_out})
-    with pytest.raises(UsageError, match=rf"backbone: 7 of 8 tensors, {left_out} is not in.*PARTLY"):
+    with pytest.raises(
+        UsageError, match=rf"backbone: 7 of 8 tensors, {left_out} is not in.*PARTLY"
+    ):
         load(model, path)
     load(model, path, partly=True)
     assert re.search(r"^backbone +7 +1$", warnings(log), re.MULTILINE)
@@ -451,7 +453,9 @@ def test_a_feature_pyramid_of_other_channels_is_no_other_backbone(tmp_path, log)
     theirs = models.build(PANOPTIC, MODEL__FPN__OUT_CHANNELS=8)
     ours = models.build(PANOPTIC, seed=1)
     path = saved(tmp_path, theirs.state_dict())
-    with pytest.raises(UsageError, match=r"in part \(feature pyramid: .*another shape; neck: .*PARTLY"):
+    with pytest.raises(
+        UsageError, match=r"in part \(feature pyramid: .*another shape; neck: .*PARTLY"
+    ):
         load(ours, path)
     load(ours, path, partly=True)
     name = "backbone.bottom_up.res2.0.conv1.weight"

@@ -1,4 +1,4 @@
-"""How much of a model a file of weights has, part by part, and whether that is enough to start from.
+"""How much of a model a file of weights has, part by part, and whether it is enough to train from.
 
 A training starts from a whole model, or from a whole backbone (and its feature pyramid): a backbone
 of which a few tensors fit is random, and no loss tells.
@@ -38,8 +38,8 @@ _BACKBONE_PREFIXES = (
     "backbone.bottom_up.model.",
 )
 _ADVICE = (
-    "set MODEL.WEIGHTS to a whole model of this config or to a whole backbone of its kind and depth, "
-    "or MODEL.KNET.WEIGHTS_PARTLY True to take what fits and learn the rest from nothing"
+    "set MODEL.WEIGHTS to a whole model of this config or to a whole backbone of its kind and "
+    "depth, or MODEL.KNET.WEIGHTS_PARTLY True to take what fits and learn the rest from nothing"
 )
 
 

@@ -20,6 +20,7 @@ from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from .model_file import FORMATS
+from .writers import check_logging
 
 __all__ = ["check_config", "check_datasets"]
 
@@ -58,6 +59,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
         _check_semantic(cfg, num_workers)
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
+    check_logging(cfg)
 
 
 def _check_registries(cfg, registries: Dict[str, Registry]) -> None:
