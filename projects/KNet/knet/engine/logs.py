@@ -59,5 +59,8 @@ class _Plain(logging.Formatter):
 
 
 def _is_no_user_error(record: logging.LogRecord) -> bool:
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, (UsageError, DatasetError))
+    if not record.exc_info:
+        return True
+    # what stands behind such an error is logged for debugging
+    is_of_user = isinstance(record.exc_info[1], (UsageError, DatasetError))
+    return not is_of_user and record.levelno > logging.DEBUG

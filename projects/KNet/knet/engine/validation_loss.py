@@ -3,11 +3,12 @@
 import itertools
 import logging
 from contextlib import contextmanager
-from typing import Dict, Iterator, List
+from typing import Dict, Iterable, Iterator, List, Tuple
 
 import torch
 from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -48,17 +49,7 @@ def validation_losses(cfg, model: nn.Module) -> Dict[str, float]:
     loader = build_detection_test_loader(
         dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
     )
-    sums: Dict[str, float] = {}
-    count = 0
-    with keep_random_state(), torch.no_grad(), each_worker_alone(), _in_loss_mode(model):
-        for batch in loader:
-            torch.manual_seed(_SEED)
-            losses = {name: loss.item() for name, loss in model(batch).items()}
-            losses["total_loss"] = sum(losses.values())
-            for name, loss in losses.items():
-                sums[name] = sums.get(name, 0.0) + loss
-            count += 1
-    means = _mean_over_workers(sums, count)
+    means = _mean_over_workers(*_sum_over_batches(model, loader))
     logger.info("Validation loss of %d images: %.4f", len(dicts), means["val_total_loss"])
     return means
 
@@ -67,6 +58,23 @@ def _annotated(cfg) -> List[Dict]:
     dicts = list(itertools.chain(*map(load_dicts, cfg.DATASETS.TEST)))
     # an image of an instance data set that has no object counts too
     return [d for d in dicts if is_annotated(d) or "annotations" in d]
+
+
+@torch.no_grad()
+def _sum_over_batches(model: nn.Module, loader: Iterable) -> Tuple[Dict[str, float], int]:
+    """{loss: sum}, and the number of batches, of this process."""
+    sums: Dict[str, float] = {}
+    count = 0
+    # what a model of Detectron2 puts into the storage is of the training alone
+    with keep_random_state(), EventStorage(), each_worker_alone(), _in_loss_mode(model):
+        for batch in loader:
+            torch.manual_seed(_SEED)
+            losses = {name: loss.item() for name, loss in model(batch).items()}
+            losses["total_loss"] = sum(losses.values())
+            for name, loss in losses.items():
+                sums[name] = sums.get(name, 0.0) + loss
+            count += 1
+    return sums, count
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Callable, List
 
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.file_io import PathManager
 
 from ..errors import UsageError
 from .progress import ProgressPrinter
@@ -25,6 +26,7 @@ def build_writers(cfg, max_iter: int, is_resumed: Callable[[], bool]) -> List[Ev
         max_iter: iterations of the training.
         is_resumed: tells, once the training runs, whether it goes on with an earlier one.
     """
+    PathManager.mkdirs(cfg.OUTPUT_DIR)
     writers: List[EventWriter] = [
         ProgressPrinter(max_iter, cfg.SOLVER.IMS_PER_BATCH),
         JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),

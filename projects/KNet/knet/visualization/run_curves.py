@@ -23,13 +23,11 @@ Curve = Tuple[np.ndarray, np.ndarray]
 
 _VALIDATION = "val_"
 # Of the numbers of an evaluation, those that sum it up; behind the name of one of several data sets
-_RESULTS = re.compile(
-    r"(.+/)?(panoptic_seg/(PQ|SQ|RQ|PQ_th|PQ_st)|segm/(AP|AP50)|sem_seg/(mIoU|pACC))"
-)
+_RESULTS = re.compile(r"(.+/)?(panoptic_seg/(PQ|SQ|RQ)|segm/(AP|AP50)|sem_seg/mIoU)")
 _LOSS = re.compile(r"(val_)?loss_(.+?)(_\d+)?")
 _RATES = {"lr": "learning rate", "images_per_second": "images a second"}
-COLUMNS = 3
-PANEL_SIZE = (4.2, 2.8)  # inches
+COLUMNS = 4
+PANEL_SIZE = (3.6, 2.5)  # inches
 MAX_RUNS = 10  # that colours tell apart
 
 
@@ -109,8 +107,8 @@ def _draw(runs: List[Dict[str, Curve]], titles: List[str]) -> Figure:
     size = (PANEL_SIZE[0] * columns, PANEL_SIZE[1] * rows + 0.5)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in list(all_axes)[len(panels) :]:
+    all_axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in all_axes[len(panels) :]:
         axes.remove()
     for axes, (name, title) in zip(all_axes, panels.items()):
         _draw_panel(axes, runs, name, title)
