@@ -3,7 +3,7 @@
 import datetime
 import logging
 import sys
-from typing import Optional
+from typing import Iterator, Optional
 
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
@@ -39,7 +39,7 @@ class ProgressPrinter(EventWriter):
         parts += ["lr: N/A" if lr is None else f"lr: {lr:.5g}", _memory()]
         logger.info("  ".join(filter(None, [*self._eta(storage), *parts])))
 
-    def _eta(self, storage: EventStorage):
+    def _eta(self, storage: EventStorage) -> Iterator[str]:
         """Time left; absent in the first iterations, which are slower."""
         if _latest(storage, "time") is None:
             return
@@ -48,13 +48,13 @@ class ProgressPrinter(EventWriter):
         storage.put_scalar("eta_seconds", left, smoothing_hint=False)
         yield f"eta: {datetime.timedelta(seconds=int(left))}"
 
-    def _losses(self, storage: EventStorage):
+    def _losses(self, storage: EventStorage) -> Iterator[str]:
         for name, history in storage.histories().items():
             if "loss" in name and not name.startswith("val_"):
                 samples = storage.count_samples(name, self._window_size)
                 yield f"{name}: {history.median(samples):.4g}"
 
-    def _times(self, storage: EventStorage):
+    def _times(self, storage: EventStorage) -> Iterator[str]:
         if _latest(storage, "time") is not None:
             history = storage.history("time")
             yield f"time: {history.global_avg():.4f}"
