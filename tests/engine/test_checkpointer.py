@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -34,9 +35,10 @@ def saved(tmp_path, state):
     return str(path)
 
 
-def load(model, path, *, complete=False, skip_classes=False):
+def load(model, path, *, complete=False, skip_classes=False, partly=False):
     checkpointer = KNetCheckpointer(model)
     checkpointer.complete, checkpointer.skip_classes = complete, skip_classes
+    checkpointer.partly = partly
     return checkpointer.resume_or_load(path, resume=False)
 
 
@@ -51,12 +53,18 @@ def warnings(log) -> str:
     return "\n".join(r.getMessage() for r in log.records if r.levelno >= logging.WARNING)
 
 
-def test_starting_from_part_of_the_weights_is_allowed(tmp_path, log):
+def test_starting_from_part_of_the_weights_is_allowed_on_demand(tmp_path, log):
     model = tiny_model()
     state = model.state_dict()
     left_out = next(iter(state))
-    load(model, saved(tmp_path, {k: v for k, v in state.items() if k != left_out}))
-    assert left_out.split(".")[0] in warnings(log)
+    path = saved(tmp_path, {k: v for k, v in state.items() if k != left_out})
+    with pytest.raises(
+        UsageError, match=rf"backbone: 7 of 8 tensors, {left_out} is not in.*PARTLY"
+    ):
+        load(model, path)
+    load(model, path, partly=True)
+    assert re.search(r"^backbone +7 +1$", warnings(log), re.MULTILINE)
+    assert re.search(r"^neck +27 +0$", warnings(log), re.MULTILINE)
 
 
 def test_complete_weights_are_demanded_for_evaluation(tmp_path):
@@ -375,7 +383,7 @@ def test_caffe2_weights(tmp_path):
     weight = torch.rand(8, 3, 7, 7)
     path = tmp_path / "R-50.pkl"
     path.write_bytes(pickle.dumps({"conv1_w": weight.numpy(), "conv1_w_momentum": weight.numpy()}))
-    load(model, str(path))
+    load(model, str(path), partly=True)
     # Caffe2's are BGR, which Detectron2 leaves as it is
     assert torch.equal(model.state_dict()["backbone.bottom_up.stem.conv1.weight"], weight)
 
@@ -450,7 +458,12 @@ def test_a_backbone_for_images_of_more_channels(heuristics, tmp_path, log):
 def test_a_feature_pyramid_of_other_channels_is_no_other_backbone(tmp_path, log):
     theirs = models.build(PANOPTIC, MODEL__FPN__OUT_CHANNELS=8)
     ours = models.build(PANOPTIC, seed=1)
-    load(ours, saved(tmp_path, theirs.state_dict()))
+    path = saved(tmp_path, theirs.state_dict())
+    with pytest.raises(
+        UsageError, match=r"in part \(feature pyramid: .*another shape; neck: .*PARTLY"
+    ):
+        load(ours, path)
+    load(ours, path, partly=True)
     name = "backbone.bottom_up.res2.0.conv1.weight"
     assert torch.equal(ours.state_dict()[name], theirs.state_dict()[name])
     assert "fpn_lateral2" in warnings(log)

@@ -19,6 +19,7 @@ def add_knet_config(cfg: CN) -> None:
     _add_training_and_test(cfg)
     _add_backbones(cfg)
     _add_data_and_solver(cfg)
+    _add_watching(cfg)
     _add_model_file(cfg)
 
 
@@ -62,6 +63,9 @@ def _add_model(cfg: CN) -> None:
     # Leave out of MODEL.WEIGHTS the tensors that depend on the classes and do not fit, to fine-tune
     # on other classes
     knet.WEIGHTS_SKIP_CLASSES = False
+    # Training starts from a whole model or a whole backbone; True: from whatever of MODEL.WEIGHTS
+    # fits, with a table in the log of what is taken and what starts from nothing
+    knet.WEIGHTS_PARTLY = False
 
     knet.NECK = CN()
     # A class of NECK_REGISTRY
@@ -237,6 +241,22 @@ def _add_data_and_solver(cfg: CN) -> None:
     # Steps whose loss is NaN or infinite: so many in a run are left out, with a warning; one more
     # ends it before any weight is changed
     cfg.SOLVER.MAX_BAD_STEPS = 0
+
+
+def _add_watching(cfg: CN) -> None:
+    # At each evaluation, draw so many images of each of DATASETS.TEST (truth beside prediction)
+    # into OUTPUT_DIR/pictures and TensorBoard
+    cfg.TEST.PICTURES = 0
+    # At each evaluation, measure the losses on DATASETS.TEST too: val_total_loss, val_loss_...
+    cfg.TEST.VALIDATION_LOSS = False
+
+    # Pass all numbers on to Weights & Biases or MLflow, if they are installed
+    cfg.LOGGING = CN()
+    cfg.LOGGING.WANDB = False
+    cfg.LOGGING.MLFLOW = False
+    # W&B's project, MLflow's experiment; the run's name there, "": that of OUTPUT_DIR
+    cfg.LOGGING.PROJECT = "knet"
+    cfg.LOGGING.RUN_NAME = ""
 
 
 def _add_model_file(cfg: CN) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
+from ..checkpoint.coverage import measure_coverage
 from ..checkpoint.description import residual_of
 from ..checkpoint.fit import (
     OTHER_CLASSES,
@@ -43,10 +44,12 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
 
     With ``complete`` every weight of the model must be in the file, in its shape. With
     ``skip_classes`` tensors that depend on the classes may have another shape, and are left out.
+    Without either a whole model or a whole backbone is wanted; with ``partly`` whatever fits does.
     """
 
     complete = False
     skip_classes = False
+    partly = False
     advice = (
         "set MODEL.WEIGHTS to a file of weights, or to '' to start from nothing (then also "
         "MODEL.BACKBONE.FREEZE_AT 0 MODEL.BACKBONE.NORM_EVAL False)"
@@ -136,7 +139,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             checkpoint["model"], what = recognized.state_dict, recognized.what
             what += f" ({found})" if str(found) else ""
             if recognized.architecture is not None:
-                require_fit(recognized, model, path=self._path)
+                if not self.partly:
+                    require_fit(recognized, model, path=self._path)
                 residual = False  # as all published models
             left_out = leave_out_classes(
                 recognized.state_dict,
@@ -147,7 +151,7 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             )
             self._compare_classes(checkpoint.get(INFO_KEY), purpose)
         incompatible = super()._load_model(checkpoint)
-        self._check(incompatible, model, heuristics)
+        self._check(incompatible, model, heuristics, left_out)
         self._compare_stages(residual, incompatible, model, purpose)
         self._report(incompatible, model, what, left_out)
         if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
@@ -217,7 +221,7 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         other = f", or {OTHER_CLASSES[purpose]}" if purpose == "resume" else ""
         raise UsageError(f"{difference}: set {key} to {theirs}{other}")
 
-    def _check(self, incompatible, model, heuristics: bool) -> None:
+    def _check(self, incompatible, model, heuristics: bool, left_out: List[str]) -> None:
         wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]
         taken = set(model) - set(incompatible.missing_keys) - set(wrong_shape)
         # Detectron2's FrozenBatchNorm2d makes up the statistics that a file lacks
@@ -230,18 +234,44 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         for keys in (incompatible.missing_keys, incompatible.unexpected_keys):
             keys[:] = [name for name in keys if not is_computed(name)]
         absent = wrong_shape + incompatible.missing_keys
-        require_backbone(
-            model,
-            wrong_shape=wrong_shape,
-            missing=incompatible.missing_keys if heuristics else (),
-            left_over=incompatible.unexpected_keys if heuristics else (),
-            path=self._path,
-        )
+        if not self.partly:
+            self._require_backbone(incompatible, model, heuristics)
         if self.complete and absent:
             raise UsageError(
                 f"{self._path} holds the weights of another model: {absent[0]} is missing or of "
                 "another shape; set MODEL.WEIGHTS, OUTPUT_DIR (--resume) or MODEL.KNET.* to fit"
             )
+        if not self.complete:
+            self._measure(incompatible, model, left_out)
+
+    def _measure(self, incompatible, model, left_out: List[str]) -> None:
+        """Is there enough to start from? A table tells what of each part, if not all is wanted.
+
+        Raises:
+            UsageError: there is not.
+        """
+        coverage = measure_coverage(
+            {name: tensor for name, tensor in model.items() if not is_computed(name)},
+            absent=_absent(incompatible),
+            other_shape=[name for name, *_ in incompatible.incorrect_shapes],
+            left_out=left_out,
+            left_over=incompatible.unexpected_keys,
+        )
+        if not self.partly:
+            coverage.require_whole(self._path)
+        elif not coverage.is_whole:
+            logger.warning(
+                f"{self._path} is taken in part (MODEL.KNET.WEIGHTS_PARTLY):\n{coverage.table()}"
+            )
+
+    def _require_backbone(self, incompatible, model, heuristics: bool) -> None:
+        require_backbone(
+            model,
+            wrong_shape=[name for name, *_ in incompatible.incorrect_shapes],
+            missing=incompatible.missing_keys if heuristics else (),
+            left_over=incompatible.unexpected_keys if heuristics else (),
+            path=self._path,
+        )
 
     def _report(self, incompatible, model, what: str, left_out: List[str]) -> None:
         """One line of what was taken; Detectron2 lists what is missing and left over."""

@@ -22,6 +22,7 @@ from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
+from .writers import check_logging
 
 __all__ = ["check_config", "check_datasets"]
 
@@ -61,6 +62,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
     check_image_keys(cfg)
+    check_logging(cfg)
 
 
 def _check_registries(cfg, registries: Dict[str, Registry]) -> None:

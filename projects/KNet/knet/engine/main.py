@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import sys
+import traceback
 from argparse import Namespace
 from typing import Dict, Iterator, List, Optional, Sequence
 
@@ -25,6 +26,7 @@ from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
 from .device import select_device
+from .logs import setup_loggers, tidy_loggers
 from .trainer import KNetTrainer
 
 __all__ = ["leave_group", "load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
@@ -120,6 +122,7 @@ def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
 def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
     setup_logging(cfg)
+    setup_loggers(cfg.OUTPUT_DIR)
     config_file = text_for_locale(args.config_file) if args.config_file else ""
     default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
@@ -161,7 +164,11 @@ def main(argv: Optional[List[str]] = None) -> int:
     Returns:
         exit status: 0, or 1 after an error of the user, told in one sentence.
     """
-    args = default_argument_parser().parse_args(argv)
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of every error, yours too"
+    )
+    args = parser.parse_args(argv)
     try:
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg)
@@ -179,6 +186,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         sentence = user_sentence(error)
         if sentence is None:
             raise
+        if args.debug:
+            traceback.print_exc()
         print(f"train_net.py: {sentence}", file=sys.stderr)
         return 1
     return 0
@@ -214,4 +223,5 @@ def setup_logging(cfg: CfgNode) -> None:
         raise UsageError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written ({one_line(error)}): choose another"
         ) from error
+    tidy_loggers()
     write_any_text()

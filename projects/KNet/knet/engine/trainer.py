@@ -24,10 +24,13 @@ from ..evaluation import build_evaluator
 from .bad_steps import CheckedTrainer
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
+from .evaluation_pictures import EvaluationPictures
 from .exact_resume import ExactResume
 from .image_checks import look_at_images
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
+from .validation_loss import validation_losses
+from .writers import build_writers
 
 __all__ = ["KNetTrainer"]
 
@@ -77,15 +80,31 @@ class KNetTrainer(DefaultTrainer):
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
+        self.checkpointer.partly = self.cfg.MODEL.KNET.WEIGHTS_PARTLY
         all_hooks = super().build_hooks()
         saves = next(
             i for i, h in enumerate(all_hooks) if isinstance(h, (PeriodicCheckpointer, EvalHook))
         )
         resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         all_hooks.insert(saves, resume)
+        evaluates = next(i for i, h in enumerate(all_hooks) if isinstance(h, EvalHook))
+        all_hooks[evaluates + 1 : evaluates + 1] = self._beside_evaluation()
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
+
+    def _beside_evaluation(self):
+        """Hooks that come when the evaluation does, and before the numbers are written."""
+        cfg, model = self.cfg, self.checkpointer.model  # not the wrapper of several processes
+        period = cfg.TEST.EVAL_PERIOD
+        if cfg.TEST.VALIDATION_LOSS:
+            yield EvalHook(period, lambda: validation_losses(cfg, model))
+        if cfg.TEST.PICTURES > 0:
+            yield EvalHook(period, EvaluationPictures(cfg))
+
+    def build_writers(self):
+        trainer = weakref.proxy(self)
+        return build_writers(self.cfg, self.max_iter, lambda: trainer.start_iter > 0)
 
     def train(self):
         """Train; returns the last evaluation's results (None where none was made).

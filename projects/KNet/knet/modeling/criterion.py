@@ -3,8 +3,10 @@
 Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
 """
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from .structures import Points, StagePrediction, Targets
 __all__ = [
     "Criterion",
     "Pairs",
+    "each_worker_alone",
     "largest_share",
     "rank_target",
     "semantic_target",
@@ -391,9 +394,22 @@ class Criterion(nn.Module):
         return losses
 
 
+_ALONE = ContextVar("each worker alone", default=False)
+
+
+@contextmanager
+def each_worker_alone() -> Iterator[None]:
+    """Losses of a worker's own images: none waits for another, which may have fewer of them."""
+    before = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(before)
+
+
 def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):
     """Mean of a count over all workers, at least 1; a tensor's is never read by the host."""
-    if comm.get_world_size() == 1:
+    if comm.get_world_size() == 1 or _ALONE.get():
         return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
     total = torch.as_tensor(count, dtype=torch.float32, device=device).clone()
     torch.distributed.all_reduce(total)

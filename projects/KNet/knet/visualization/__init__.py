@@ -1,9 +1,10 @@
-"""Pictures of results: predictions beside the truth, and the losses of a training."""
+"""Pictures of results: predictions beside the truth, and the curves of trainings."""
 
 from .drawing import VideoDrawer, draw_result
 from .loss_curve import draw_losses
 from .pictures import draw_contact_sheet, draw_predictions
 from .results import KINDS
+from .run_curves import draw_runs
 
 __all__ = [
     "KINDS",
@@ -12,4 +13,5 @@ __all__ = [
     "draw_losses",
     "draw_predictions",
     "draw_result",
+    "draw_runs",
 ]

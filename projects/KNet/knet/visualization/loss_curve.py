@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from ..errors import UsageError
 
-__all__ = ["draw_losses", "read_losses", "sum_over_stages"]
+__all__ = ["draw_losses", "read_losses", "read_records", "set_scale", "sum_over_stages"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _draw(records: List[Dict]) -> Figure:
         )
         label = "total" if name == TOTAL else name
         axes.plot(iterations, values, label=label, marker=marker, **style)
-    _set_scale(axes, np.concatenate(list(curves.values())))
+    set_scale(axes, np.concatenate(list(curves.values())))
     axes.set_xlabel("iteration")
     axes.set_ylabel("loss (weighted, summed over stages)")
     axes.set_xlim(left=0)
@@ -82,17 +82,31 @@ def _draw(records: List[Dict]) -> Figure:
 
 
 def read_losses(path: str) -> List[Dict]:
-    """The lines of a ``metrics.json`` that have losses, by rising iteration.
-
-    A run that is resumed or repeated in its folder appends to the file. Where the iterations fall
-    back, what the lines before said about these and later iterations no longer holds.
+    """The records of :func:`read_records` that have losses, by rising iteration.
 
     Raises:
         UsageError: there is no such file, or no loss in it.
     """
+    records = [record for record in read_records(path) if TOTAL in record]
+    if not records:
+        raise UsageError(f"{path} has no losses yet: train for 20 iterations at least")
+    return records
+
+
+def read_records(path: str) -> List[Dict]:
+    """The lines of a ``metrics.json``, by rising iteration; one an iteration.
+
+    A run that is resumed or repeated in its folder appends to the file. Where the iterations of
+    training fall back, what the lines before said about these and later iterations no longer holds.
+    (An evaluation's line stands behind that of a later iteration.)
+
+    Raises:
+        UsageError: there is no such file.
+    """
     if not os.path.isfile(path):
         raise UsageError(f"{path} does not exist: give the OUTPUT_DIR of a training")
-    records: List[Dict] = []
+    records: Dict[int, Dict] = {}
+    last = -1  # iteration of training
     with open(path, encoding="utf-8", errors="replace") as f:
         for number, line in enumerate(f, start=1):
             try:
@@ -100,14 +114,15 @@ def read_losses(path: str) -> List[Dict]:
             except ValueError:  # a run was stopped while it wrote
                 logger.warning("%s: line %d is not json, left out", path, number)
                 continue
-            if not isinstance(record, dict) or not {TOTAL, "iteration"} <= record.keys():
-                continue  # of an evaluation
-            while records and records[-1]["iteration"] >= record["iteration"]:
-                records.pop()
-            records.append(record)
-    if not records:
-        raise UsageError(f"{path} has no losses yet: train for 20 iterations at least")
-    return records
+            if not isinstance(record, dict) or "iteration" not in record:
+                continue
+            iteration = record["iteration"]
+            if TOTAL in record:
+                if iteration <= last:
+                    records = {i: r for i, r in records.items() if i < iteration}
+                last = iteration
+            records[iteration] = {**records.get(iteration, {}), **record}
+    return [records[iteration] for iteration in sorted(records)]
 
 
 def sum_over_stages(records: List[Dict]) -> Dict[str, np.ndarray]:
@@ -136,7 +151,7 @@ def _rank(kind: str) -> Tuple[int, str]:
     return (order.index(kind) if kind in order else len(order)), kind
 
 
-def _set_scale(axes, values: np.ndarray) -> None:
+def set_scale(axes, values: np.ndarray) -> None:
     """A logarithmic axis, with plain numbers, where all values are positive; else from zero."""
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0:

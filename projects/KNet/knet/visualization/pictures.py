@@ -7,7 +7,6 @@ Shape shorthand: H x W an image's size, h x w the size it is drawn at, in pixels
 """
 
 import glob
-import logging
 import os
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -28,8 +27,6 @@ from .segmentation import Segmentation
 from .segmentation_panel import draw_segmentation
 
 __all__ = ["draw_contact_sheet", "draw_predictions"]
-
-logger = logging.getLogger(__name__)
 
 ENDINGS = (".png", ".jpg")
 # Sizes in pixels of the drawing
@@ -53,6 +50,7 @@ def draw_predictions(
     score_threshold: float = 0.3,
     labels: bool = True,
     reader: Optional[ImageReader] = None,
+    spread: bool = False,
 ) -> List[str]:
     """Draw ``image | ground truth | prediction`` of each image of a data set.
 
@@ -61,11 +59,12 @@ def draw_predictions(
         dataset_name: a registered data set, the one that was evaluated.
         output_folder: gets a ``<image's name>.png`` (``.jpg`` if large) for each image, in folders
             as the images are (see :func:`knet.files.output_names`).
-        limit: draw only so many, the first of the data set; None draws all.
+        limit: draw only so many, the first of the data set (see ``spread``); None draws all.
         kind: "panoptic", "instance" or "semantic"; None: the first of these that the folder holds.
         score_threshold: of the instances drawn.
         labels: whether to write the names of classes.
         reader: as the images were read in the evaluation; None: as without any key.
+        spread: take ``limit`` images from all over the data set instead.
 
     Returns:
         the files written.
@@ -78,12 +77,14 @@ def draw_predictions(
     kind = find_results(predictions_folder, kind)
     dicts, metadata = _load_dataset(dataset_name, kind), MetadataCatalog.get(dataset_name)
     results = RESULTS[kind](predictions_folder, metadata, score_threshold)
-    dicts = [d for d in dicts if d in results]
+    dicts = [d for d in dicts if d in results and _has_truth(d, kind)]
     if not dicts:
         raise UsageError(
             f"no image of '{dataset_name}' is in {predictions_folder}/{results.FILE}: give the "
             "data set that these predictions were made on"
         )
+    if spread and limit is not None and limit < len(dicts):
+        dicts = [dicts[i * len(dicts) // limit] for i in range(limit)]
     names = output_names([d["file_name"] for d in dicts])[:limit]
     refuse_overwriting(
         output_folder,
@@ -100,7 +101,6 @@ def draw_predictions(
         stem, _ = os.path.splitext(os.path.basename(dataset_dict["file_name"]))
         picture = _compose(image, *pair, metadata, stem, kind == "semantic", labels)
         files.append(_save(picture, os.path.join(output_folder, name), image.shape))
-    logger.info("Drew %d of the images of '%s' into %s", len(files), dataset_name, output_folder)
     return files
 
 
@@ -207,9 +207,13 @@ def _load_dataset(name: str, kind: str) -> List[Dict]:
             "DATASETS.CUSTOM"
         )
     dicts = load_dicts(name)
-    if dicts and not any(key in dicts[0] for key in RESULTS[kind].TRUTH_KEYS):
+    if dicts and not any(_has_truth(d, kind) for d in dicts):
         raise UsageError(
             f"the data set '{name}' has no {kind} truth, but the predictions are {kind}: give the "
             "data set that they were made on"
         )
     return dicts
+
+
+def _has_truth(dataset_dict: Dict, kind: str) -> bool:
+    return any(key in dataset_dict for key in RESULTS[kind].TRUTH_KEYS)
