@@ -21,6 +21,8 @@ from ..data.summary_log import tell_what_is_learned_from
 from ..data.training_images import load_training_sets
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
+from ..modeling.autocast import DTYPES
+from ..modeling.recompute import recompute_as_configured
 from .bad_steps import CheckedTrainer
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
@@ -61,6 +63,8 @@ class KNetTrainer(DefaultTrainer):
             self.optimizer,
             max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
             mixed=self.cfg.SOLVER.AMP.ENABLED,
+            dtype=DTYPES[self.cfg.SOLVER.AMP.DTYPE],
+            num_parts=self.cfg.SOLVER.ACCUMULATE,
         )
 
     def resume_or_load(self, resume=True):
@@ -120,6 +124,7 @@ class KNetTrainer(DefaultTrainer):
         try:
             model = super().build_model(cfg)
             model.info = ModelInfo.from_config(cfg)
+            recompute_as_configured(model, cfg)
             return model
         except (UsageError, DatasetError):
             raise
