@@ -23,6 +23,7 @@ from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from ..modeling.autocast import DTYPES
 from ..modeling.recompute import recompute_as_configured
+from .averaged_weights import AveragedWeights, with_averaged_weights
 from .bad_steps import CheckedTrainer
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
@@ -45,7 +46,8 @@ class ModelFileWriter(HookBase):
 
     def after_step(self):
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            save_model(self._model, self._path, half=self._half)
+            with with_averaged_weights(self._model):
+                save_model(self._model, self._path, half=self._half)
             logger.info("Model file (no optimizer) in %s", self._path)
 
 
@@ -54,8 +56,9 @@ class KNetTrainer(DefaultTrainer):
 
     def __init__(self, cfg):
         with warnings.catch_warnings():
-            # Detectron2's inner trainer, replaced below, has an old name for the scaler
+            # Detectron2's inner trainer, replaced below, has an old name for the scaler, and no CPU
             warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
+            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", UserWarning)
             super().__init__(cfg)
         self._trainer = CheckedTrainer(
             self.model,
@@ -86,6 +89,9 @@ class KNetTrainer(DefaultTrainer):
         )
         resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         all_hooks.insert(saves, resume)
+        if self.cfg.MODEL_EMA.ENABLED:
+            average = AveragedWeights(self.checkpointer.model, self.cfg.MODEL_EMA.DECAY)
+            all_hooks.insert(0, average)
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
@@ -157,8 +163,11 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As in Detectron2; a training draws the same numbers whether it evaluates or not."""
-        with keep_random_state():
+        """As in Detectron2, with the averaged weights of a training that averages them.
+
+        A training draws the same numbers whether it evaluates or not.
+        """
+        with keep_random_state(), with_averaged_weights(model):
             return super().test(cfg, model, evaluators)
 
     @classmethod

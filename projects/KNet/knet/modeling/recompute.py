@@ -42,15 +42,15 @@ def recompute(module: nn.Module) -> None:
 
 @cache
 def _recomputed(kind: Type[nn.Module]) -> Type[nn.Module]:
-    def forward(self, *args):
+    def forward(self, *args, **kwargs):
         if not (self.training and torch.is_grad_enabled()):
-            return kind.forward(self, *args)
+            return kind.forward(self, *args, **kwargs)
 
         def contexts():
             return nullcontext(), _statistics_kept(self)
 
         function = kind.forward.__get__(self)
-        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts)
+        return checkpoint(function, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
     # the name stays that of the kind: some is told to users
     return type(kind.__name__, (kind,), {"forward": forward, "__doc__": kind.__doc__})
