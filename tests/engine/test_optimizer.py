@@ -247,6 +247,23 @@ class TestFused:
         moments = [trainer.optimizer.state[trainer.model.head.weight] for trainer in trainers]
         torch.testing.assert_close(moments[0]["exp_avg"], moments[1]["exp_avg"])
 
+    def test_a_state_of_another_kind_is_gone_on_with(self, config, fused):
+        torch.manual_seed(0)
+        first = Small()
+        states = {}
+        for is_fused in (True, False):
+            config.SOLVER.FUSED = is_fused
+            model = copy.deepcopy(first)
+            optimizer = build_optimizer(config, model)
+            set_gradients(model, gradients(model, 1.0))
+            optimizer.step()
+            states[is_fused] = model, optimizer
+        (model, optimizer), (_, other) = states[True], states[False]
+        optimizer.load_state_dict(other.state_dict())
+        assert all(group["fused"] for group in optimizer.param_groups)
+        optimizer.step()
+        assert optimizer.state[model.head.weight]["step"] == 2
+
 
 class Learning(Small):
     def forward(self, batch):

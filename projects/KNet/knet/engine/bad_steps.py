@@ -54,6 +54,12 @@ class CheckedTrainer(SimpleTrainer):
         self._dtype = dtype if mixed else None
         self._num_parts = num_parts
         self._device = next(model.parameters()).device.type
+        is_bfloat = self._dtype is torch.bfloat16
+        if is_bfloat and self._device == "cuda" and not torch.cuda.is_bf16_supported():
+            raise UsageError(
+                f"{torch.cuda.get_device_name()} does not know bfloat16: set SOLVER.AMP.DTYPE to "
+                "float16"
+            )
         # of bfloat16 the range is that of float32
         self._scaler = torch.amp.GradScaler(self._device, enabled=self._dtype is torch.float16)
 

@@ -44,8 +44,9 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     if cfg.SOLVER.FUSED:
         kwargs["fused"] = True
     cls = _with_clipping(cfg, cls)
+    kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
     try:
-        return cls(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **kwargs)
+        optimizer = cls(params, **kwargs)
     except RuntimeError as error:
         if not cfg.SOLVER.FUSED:
             raise
@@ -53,6 +54,18 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
             f"{next(model.parameters()).device.type}: set it to False"
         ) from error
+    optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
+    return optimizer
+
+
+def _with_own_kernels(optimizer: torch.optim.Optimizer, state: Dict) -> Dict:
+    """A state to load, for the kernels in use: by them torch chooses where counts of steps are."""
+    groups = state["param_groups"]
+    if len(groups) != len(optimizer.param_groups):
+        return state  # which is told
+    kernels = [group.get("fused") for group in optimizer.param_groups]
+    groups = [{**group, "fused": fused} for group, fused in zip(groups, kernels)]
+    return {**state, "param_groups": groups}
 
 
 def _without_decay(groups: List[Dict], model: nn.Module, patterns: Sequence[str]) -> List[Dict]:
