@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.engine import launch
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
@@ -15,6 +16,7 @@ from knet.errors import UsageError
 from knet.modeling.kernel_head import KernelHead
 from knet.modeling.point_kernel_head import PointKernelHead
 from tests.engine.test_bad_steps import Model, batches
+from tests.modeling.semantic.heads import small_config, training_batch
 from tests.tiny_model import LAYOUT, tiny_model, training_input
 
 HEADS = {"learned": KernelHead, "points": PointKernelHead}
@@ -166,3 +168,27 @@ def test_an_iteration_is_a_step(train_net, tiny_options, tmp_path):
     assert process["done"] == {0: 12}
     states = checkpoint["trainer"]["_trainer"]["optimizer"]["state"].values()
     assert {state["step"].item() for state in states} == {3}
+
+
+def test_a_semantic_model_learns_as_from_the_whole_batch():
+    """Its losses are means over all pixels, whatever their labels, of crops of one size."""
+    cfg = small_config("SemSegFCNHead", "SemanticKNet")
+    cfg.MODEL.RESNETS.NORM, cfg.MODEL.SEM_SEG_HEAD.NORM = "FrozenBN", "GN"
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM, cfg.MODEL.KNET.SEMANTIC.DROPOUT = 32, 0.0
+    ends = []
+    for num_parts in (1, 4):
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        batches = (training_batch([(64, 64)] * 4, ignored=0.5, seed=step) for step in range(STEPS))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        trainer = CheckedTrainer(
+            model, batches, optimizer, max_bad=0, mixed=False, num_parts=num_parts
+        )
+        start = [p.detach().clone() for p in model.parameters()]
+        with EventStorage(0):
+            for trainer.iter in range(STEPS):
+                trainer.run_step()
+        ends.append(list(model.parameters()))
+    for a, b in zip(*ends):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+    assert max((a - b).abs().max() for a, b in zip(ends[0], start)) > 1e-3
