@@ -15,6 +15,10 @@ from tests.modeling.semantic.heads import small_config
         (["SOLVER.AMP.DTYPE", "float32"], r"SOLVER\.AMP\.DTYPE is 'float32': use float16 or bf"),
         (["SOLVER.AMP.ENABLED", True], r"SOLVER\.AMP\.ENABLED True with float16 needs a GPU"),
         (["TEST.AMP", True], r"TEST\.AMP True with float16 needs a GPU.*DTYPE to bfloat16"),
+        (
+            ["TEST.AMP", True, "MODEL.META_ARCHITECTURE", "GeneralizedRCNN"],
+            r"TEST\.AMP is True, which GeneralizedRCNN does not know",
+        ),
         (["MODEL_EMA.DECAY", 1.0], r"MODEL_EMA\.DECAY is 1\.0"),
         (["MODEL_EMA.DECAY", -0.1], r"MODEL_EMA\.DECAY is -0\.1"),
         (

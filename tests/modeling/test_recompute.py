@@ -13,6 +13,7 @@ from knet.engine import KNetTrainer
 from knet.errors import UsageError
 from knet.modeling.kernel_update import KernelUpdateHead
 from knet.modeling.recompute import recompute, recompute_as_configured
+from tests.modeling.backbones.building import build, image
 from tests.modeling.semantic.heads import small_config, training_batch
 from tests.tiny_model import training_input
 
@@ -128,6 +129,14 @@ def test_nothing_is_computed_again_without_a_gradient():
         layer.train()(x)
     assert calls == [True, True, True, False]
     assert copy.deepcopy(layer)(x).tolist() == [1, 1]
+
+
+def test_one_key_for_swin_too():
+    def kept(**keys):
+        swin = build("build_swin_backbone", SWIN__DEPTHS=(1, 1, 2, 1), **keys)
+        return kept_bytes(lambda: swin(image(64, 64)))
+
+    assert kept(BACKBONE__CHECKPOINT=True) == kept(SWIN__CHECKPOINT=True) < 0.9 * kept()
 
 
 class TestTimm:

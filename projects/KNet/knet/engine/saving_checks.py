@@ -5,6 +5,8 @@ from ..modeling.autocast import DTYPES
 
 __all__ = ["check_saving"]
 
+_WITH_TEST_AMP = ("KNet", "SemanticKNet")
+
 
 def check_saving(cfg, num_workers: int) -> None:
     """Look for values that cannot work, alone or together.
@@ -45,6 +47,10 @@ def _check_precision(cfg) -> None:
     amp = cfg.SOLVER.AMP
     if amp.DTYPE not in DTYPES:
         raise UsageError(f"SOLVER.AMP.DTYPE is '{amp.DTYPE}': use {' or '.join(DTYPES)}")
+    if cfg.TEST.AMP and cfg.MODEL.META_ARCHITECTURE not in _WITH_TEST_AMP:
+        raise UsageError(
+            f"TEST.AMP is True, which {cfg.MODEL.META_ARCHITECTURE} does not know: set it to False"
+        )
     for key, is_on in (("SOLVER.AMP.ENABLED", amp.ENABLED), ("TEST.AMP", cfg.TEST.AMP)):
         if is_on and amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
             raise UsageError(
