@@ -455,3 +455,14 @@ def test_what_is_no_model():
 
 def test_what_the_package_exports():
     assert knet.Predictor is Predictor
+
+
+def test_half_precision_is_the_configs(tiny_options, files):
+    """TEST.AMP is part of the model: evaluation and predictor compute alike."""
+    half = {"TEST.AMP": True, "SOLVER.AMP.DTYPE": "bfloat16"}
+    plain, fast = build(tiny_options), build({**tiny_options, **half})
+    fast.load_state_dict(plain.state_dict())
+    results = [Predictor(model)(files[0]) for model in (plain, fast)]
+    scores = [result["sem_seg"] for result in results]
+    assert scores[1].dtype is torch.float32 and not torch.equal(*scores)
+    assert torch.equal(scores[1], evaluated(fast, files[0])["sem_seg"])

@@ -96,3 +96,11 @@ def test_another_optimizer_is_another_run(train_net, tmp_path, options):
     begun(train_net, options)
     outcome = train_net("--resume", options={**options, "SOLVER.OPTIMIZER": "SGD"})
     assert "SOLVER.OPTIMIZER is SGD, and was ADAMW" in outcome.sentence()
+
+
+def test_what_saves_memory_counts(train_net, tmp_path, options):
+    begun(train_net, options)
+    more = {"SOLVER.ACCUMULATE": 2, "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16"}
+    out, *_ = going_on(train_net, tmp_path, options, **more)
+    assert "SOLVER.ACCUMULATE 2 (was 1), SOLVER.AMP.ENABLED True (was False)" in out
+    assert "SOLVER.AMP.DTYPE bfloat16 (was float16)" in out

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from knet.engine import build_optimizer
+from knet.engine.bad_steps import CheckedTrainer
 from knet.errors import UsageError
 
 
@@ -188,3 +190,81 @@ def test_a_gradient_is_neither_removed_nor_turned_around(tiny_config, value):
     tiny_config.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = value
     with pytest.raises(UsageError, match=r"SOLVER\.CLIP_GRADIENTS\.CLIP_VALUE"):
         build_optimizer(tiny_config, Small())
+
+
+class TestFused:
+    """One kernel for the step: on a CPU where this torch has one, else told."""
+
+    @pytest.fixture
+    def config(self, tiny_config):
+        tiny_config.SOLVER.FUSED, tiny_config.SOLVER.BACKBONE_MULTIPLIER = True, 0.25
+        return tiny_config
+
+    @pytest.fixture
+    def fused(self, config):
+        try:
+            return build_optimizer(config, Small()).param_groups[0]["fused"]
+        except UsageError as error:
+            assert "SOLVER.FUSED" in str(error) and "ADAMW for a cpu" in str(error)
+            pytest.skip(str(error))
+
+    def test_it_is_off_unless_wanted(self, tiny_config):
+        assert not build_optimizer(tiny_config, Small()).param_groups[0]["fused"]
+
+    @pytest.mark.parametrize("scale", [1000.0, 0.01])
+    def test_it_does_the_same(self, config, fused, scale):
+        torch.manual_seed(0)
+        ours = Small()
+        plain = copy.deepcopy(ours)
+        first = build_optimizer(config, ours)
+        config.SOLVER.FUSED = False
+        second = build_optimizer(config, plain)
+        for step in range(3):
+            for model, optimizer in ((ours, first), (plain, second)):
+                set_gradients(model, gradients(ours, scale, seed=step))
+                optimizer.step()
+        for a, b in zip(ours.parameters(), plain.parameters()):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+    def test_the_clip_sees_gradients_without_the_scale(self, config, fused):
+        """A fused optimizer unscales in its kernel, behind the clip, unless it is done before."""
+        torch.manual_seed(0)
+        ours = Learning()
+        plain = copy.deepcopy(ours)
+        trainers = []
+        for model, scaled in ((ours, True), (plain, False)):
+            trainer = CheckedTrainer(
+                model, iter([[3.0], [2.0]]), build_optimizer(config, model), max_bad=0, mixed=False
+            )
+            trainer._scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+            trainers.append(trainer)
+        for trainer in trainers:
+            with EventStorage(0):
+                for trainer.iter in range(2):
+                    trainer.run_step()
+        for a, b in zip(ours.parameters(), plain.parameters()):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+        moments = [trainer.optimizer.state[trainer.model.head.weight] for trainer in trainers]
+        torch.testing.assert_close(moments[0]["exp_avg"], moments[1]["exp_avg"])
+
+    def test_a_state_of_another_kind_is_gone_on_with(self, config, fused):
+        torch.manual_seed(0)
+        first = Small()
+        states = {}
+        for is_fused in (True, False):
+            config.SOLVER.FUSED = is_fused
+            model = copy.deepcopy(first)
+            optimizer = build_optimizer(config, model)
+            set_gradients(model, gradients(model, 1.0))
+            optimizer.step()
+            states[is_fused] = model, optimizer
+        (model, optimizer), (_, other) = states[True], states[False]
+        optimizer.load_state_dict(other.state_dict())
+        assert all(group["fused"] for group in optimizer.param_groups)
+        optimizer.step()
+        assert optimizer.state[model.head.weight]["step"] == 2
+
+
+class Learning(Small):
+    def forward(self, batch):
+        return {"loss": batch[0] * self.head(self.norm(self.backbone(torch.ones(2, 3)))).mean()}

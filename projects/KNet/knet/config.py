@@ -56,6 +56,9 @@ def _add_model(cfg: CN) -> None:
     knet.NUM_GROUPS = 32
     # Update stages (S in the paper); a semantic model of 0 is its base head alone
     knet.NUM_STAGES = 3
+    # Recompute the activations of the update stages in the backward pass, as
+    # MODEL.BACKBONE.CHECKPOINT does
+    knet.CHECKPOINT_STAGES = False
     # A pixel belongs to a mask where its probability is above this
     knet.MASK_THRESHOLD = 0.5
     # Stride of the masks in matching, losses and results; NECK.STRIDE or a part of it
@@ -169,6 +172,9 @@ def _add_backbones(cfg: CN) -> None:
     # BatchNorm of the backbone normalises with its stored statistics in training too and never
     # updates them; scale and shift still learn. True needs pretrained weights.
     cfg.MODEL.BACKBONE.NORM_EVAL = True
+    # Recompute the activations of ResNet, Swin and timm models in the backward pass: less memory,
+    # more time, the same gradients
+    cfg.MODEL.BACKBONE.CHECKPOINT = False
 
     # Swin Transformer (build_swin_backbone, build_swin_fpn_backbone); the values are Swin-T's
     cfg.MODEL.SWIN = swin = CN()
@@ -180,7 +186,7 @@ def _add_backbones(cfg: CN) -> None:
     swin.DROP_PATH_RATE = 0.2
     # Strides 4, 8, 16, 32
     swin.OUT_FEATURES = ["p0", "p1", "p2", "p3"]
-    # Recompute activations in the backward pass: less memory, more time
+    # As MODEL.BACKBONE.CHECKPOINT
     swin.CHECKPOINT = False
 
     # Any timm model with feature pyramids (build_timm_backbone, build_timm_fpn_backbone)
@@ -241,6 +247,24 @@ def _add_data_and_solver(cfg: CN) -> None:
     # Steps whose loss is NaN or infinite: so many in a run are left out, with a warning; one more
     # ends it before any weight is changed
     cfg.SOLVER.MAX_BAD_STEPS = 0
+    # The images of a step (IMS_PER_BATCH / processes) go through the model in so many parts, which
+    # need the memory of one; the step is that of so many times the processes
+    cfg.SOLVER.ACCUMULATE = 1
+    # With SOLVER.AMP.ENABLED (and TEST.AMP) the network computes in float16 (a GPU) or bfloat16
+    # (a GPU or a CPU)
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # One kernel for the optimizer's step instead of several; not every torch has one for a CPU
+    cfg.SOLVER.FUSED = False
+
+    # A running average of the weights: what is evaluated, written as model file, and taken from
+    # MODEL.WEIGHTS where the file has one
+    cfg.MODEL_EMA = CN()
+    cfg.MODEL_EMA.ENABLED = False
+    # Of the average in each step; the rest are the new weights
+    cfg.MODEL_EMA.DECAY = 0.999
+
+    # Evaluation and predictor compute as SOLVER.AMP.DTYPE says, else in float32
+    cfg.TEST.AMP = False
 
 
 def _add_watching(cfg: CN) -> None:

@@ -1,6 +1,7 @@
 """A run that goes on with other keys than before: they count, or are refused; never ignored."""
 
 import logging
+from functools import reduce
 from typing import Any, Dict, List, Optional
 
 import yaml
@@ -19,7 +20,9 @@ _TAKEN_OVER = (
     *("BASE_LR", "BACKBONE_MULTIPLIER", "BIAS_LR_FACTOR", "WEIGHT_DECAY", "MOMENTUM", "NESTEROV"),
     *("MAX_ITER", "STEPS", "GAMMA", "LR_SCHEDULER_NAME", "WARMUP_ITERS", "WARMUP_FACTOR"),
     *("WARMUP_METHOD", "BASE_LR_END", "NUM_DECAYS", "RESCALE_INTERVAL", "IMS_PER_BATCH"),
+    *("ACCUMULATE", "AMP.ENABLED", "AMP.DTYPE", "FUSED"),
 )
+_ALSO_TAKEN_OVER = ("DATASETS.TRAIN", "MODEL_EMA.ENABLED", "MODEL_EMA.DECAY")
 
 
 def compare_keys(plain: Any, cfg: CfgNode) -> None:
@@ -44,7 +47,7 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
                 "it back, or start a run in another OUTPUT_DIR with MODEL.WEIGHTS of this one"
             )
     changes = []
-    for key in ("DATASETS.TRAIN", *(f"SOLVER.{name}" for name in _TAKEN_OVER)):
+    for key in (*_ALSO_TAKEN_OVER, *(f"SOLVER.{name}" for name in _TAKEN_OVER)):
         was, now = _value(before, key), _value(cfg, key)
         if was != now:
             changes.append(f"{key} {now} (was {was})")
@@ -53,8 +56,8 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
 
 
 def _value(cfg: CfgNode, key: str) -> Optional[Any]:
-    section, name = key.split(".")
-    value = cfg[section].get(name)  # not every Detectron2 has each
+    *sections, name = key.split(".")
+    value = reduce(getattr, sections, cfg).get(name)  # not every Detectron2 has each
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 

@@ -3,7 +3,7 @@
 import logging
 import pickle
 import re
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -22,6 +22,7 @@ from ..checkpoint.recognize import find_weights, recognize
 from ..checkpoint.safe_load import INFO_KEY, load_file
 from ..data.classes import ModelClass, read_classes
 from ..errors import UsageError
+from .averaged_weights import averaged_in
 from .changed_keys import compare_keys
 from .run_folder import RunFolder
 
@@ -133,11 +134,13 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         purpose = "resume" if self._resuming else purpose
         residual = residual_of(self._description)
         if not heuristics:
-            found = find_weights(checkpoint, model)
+            chosen, of_average = self._choose(checkpoint)
+            found = find_weights(chosen, model)
             self._convert_ndarray_to_tensor(found.state_dict)
             recognized = recognize(found.state_dict, model)
             checkpoint["model"], what = recognized.state_dict, recognized.what
             what += f" ({found})" if str(found) else ""
+            what += of_average
             if recognized.architecture is not None:
                 if not self.partly:
                     require_fit(recognized, model, path=self._path)
@@ -157,6 +160,22 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
             compare_keys(self._description, self.model.info.cfg)
         return incompatible
+
+    def _choose(self, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
+        """What to look for weights in, and what is told of averaged ones in a training's file.
+
+        A training that goes on takes both; else MODEL_EMA.ENABLED tells which are taken.
+        """
+        averaged = averaged_in(checkpoint)
+        if averaged is None:
+            return checkpoint, ""
+        own = {"model": checkpoint["model"]}
+        if self._resuming and "trainer" in self.checkpointables:
+            return own, ""
+        info = getattr(self.model, "info", None)
+        if info is not None and info.cfg.MODEL_EMA.ENABLED:
+            return {"model": averaged}, ", its averaged weights (MODEL_EMA.ENABLED True)"
+        return own, ", without its averaged weights (MODEL_EMA.ENABLED False)"
 
     def _compare_classes(self, plain: Any, purpose: str) -> None:
         """Does each row of the class weights mean the same class in the file and in the model?

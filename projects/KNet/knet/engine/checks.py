@@ -22,6 +22,7 @@ from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
+from .saving_checks import check_saving
 from .writers import check_logging
 
 __all__ = ["check_config", "check_datasets"]
@@ -127,11 +128,15 @@ def _check_semantic(cfg, num_workers: int) -> None:
         )
     if semantic.BASE_HEAD == "DeepLabV3PlusHead":
         _check_project_channels(head)
-    one_image = (1 if head.NORM == "SyncBN" else num_workers) >= cfg.SOLVER.IMS_PER_BATCH
+    num_parts = cfg.SOLVER.ACCUMULATE
+    one_image = (1 if head.NORM == "SyncBN" else num_workers) * num_parts >= (
+        cfg.SOLVER.IMS_PER_BATCH
+    )
     if one_image and semantic.BASE_HEAD in GLOBAL_POOLING and head.NORM in ("BN", "SyncBN"):
         raise UsageError(
             f"{semantic.BASE_HEAD} cannot learn BatchNorm from one image at a time: set "
-            f"SOLVER.IMS_PER_BATCH to {2 * num_workers} or more, or MODEL.SEM_SEG_HEAD.NORM to GN"
+            f"SOLVER.IMS_PER_BATCH to {2 * num_workers * num_parts} or more, or "
+            "MODEL.SEM_SEG_HEAD.NORM to GN"
         )
 
 
@@ -160,8 +165,7 @@ def _check_solver(cfg, num_workers: int) -> None:
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "
             "loads) or more"
         )
-    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu":
-        raise UsageError("SOLVER.AMP.ENABLED True needs a GPU: set it to False")
+    check_saving(cfg, num_workers)
 
 
 def _check_model_file(cfg) -> None:

@@ -18,7 +18,7 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     Backbone parameters, without the feature pyramid, learn at ``SOLVER.BACKBONE_MULTIPLIER`` of
     the rate. With ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` "full_model" the norm of all gradients
     together is clipped at ``CLIP_VALUE`` before each step. Parameters whose name fits a pattern of
-    ``SOLVER.NO_DECAY`` have no weight decay.
+    ``SOLVER.NO_DECAY`` have no weight decay. ``SOLVER.FUSED`` makes the step one kernel.
     """
     prefix = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     params = get_default_optimizer_params(
@@ -41,8 +41,31 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
     else:
         raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
+    if cfg.SOLVER.FUSED:
+        kwargs["fused"] = True
     cls = _with_clipping(cfg, cls)
-    return cls(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, **kwargs)
+    kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    try:
+        optimizer = cls(params, **kwargs)
+    except RuntimeError as error:
+        if not cfg.SOLVER.FUSED:
+            raise
+        raise UsageError(
+            f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
+            f"{next(model.parameters()).device.type}: set it to False"
+        ) from error
+    optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
+    return optimizer
+
+
+def _with_own_kernels(optimizer: torch.optim.Optimizer, state: Dict) -> Dict:
+    """A state to load, for the kernels in use: by them torch chooses where counts of steps are."""
+    groups = state["param_groups"]
+    if len(groups) != len(optimizer.param_groups):
+        return state  # which is told
+    kernels = [group.get("fused") for group in optimizer.param_groups]
+    groups = [{**group, "fused": fused} for group, fused in zip(groups, kernels)]
+    return {**state, "param_groups": groups}
 
 
 def _without_decay(groups: List[Dict], model: nn.Module, patterns: Sequence[str]) -> List[Dict]:

@@ -21,6 +21,9 @@ from ..data.summary_log import tell_what_is_learned_from
 from ..data.training_images import load_training_sets
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
+from ..modeling.autocast import DTYPES
+from ..modeling.recompute import recompute_as_configured
+from .averaged_weights import AveragedWeights, with_averaged_weights
 from .bad_steps import CheckedTrainer
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
@@ -47,7 +50,8 @@ class ModelFileWriter(HookBase):
 
     def after_step(self):
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            save_model(self._model, self._path, half=self._half)
+            with with_averaged_weights(self._model):
+                save_model(self._model, self._path, half=self._half)
             logger.info("Model file (no optimizer) in %s", self._path)
 
 
@@ -56,8 +60,9 @@ class KNetTrainer(DefaultTrainer):
 
     def __init__(self, cfg):
         with warnings.catch_warnings():
-            # Detectron2's inner trainer, replaced below, has an old name for the scaler
+            # Detectron2's inner trainer, replaced below, has an old name for the scaler, and no CPU
             warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
+            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", UserWarning)
             super().__init__(cfg)
         self._trainer = CheckedTrainer(
             self.model,
@@ -65,6 +70,8 @@ class KNetTrainer(DefaultTrainer):
             self.optimizer,
             max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
             mixed=self.cfg.SOLVER.AMP.ENABLED,
+            dtype=DTYPES[self.cfg.SOLVER.AMP.DTYPE],
+            num_parts=self.cfg.SOLVER.ACCUMULATE,
         )
 
     def resume_or_load(self, resume=True):
@@ -89,18 +96,25 @@ class KNetTrainer(DefaultTrainer):
         all_hooks.insert(saves, resume)
         evaluates = next(i for i, h in enumerate(all_hooks) if isinstance(h, EvalHook))
         all_hooks[evaluates + 1 : evaluates + 1] = self._beside_evaluation()
+        if self.cfg.MODEL_EMA.ENABLED:
+            average = AveragedWeights(self.checkpointer.model, self.cfg.MODEL_EMA.DECAY)
+            all_hooks.insert(0, average)
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
 
     def _beside_evaluation(self):
         """Hooks that come when the evaluation does, and before the numbers are written."""
-        cfg, model = self.cfg, self.checkpointer.model  # not the wrapper of several processes
-        period = cfg.TEST.EVAL_PERIOD
+        cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
         if cfg.TEST.VALIDATION_LOSS:
-            yield EvalHook(period, lambda: validation_losses(cfg, model))
+            yield EvalHook(period, self._validation_losses)
         if cfg.TEST.PICTURES > 0:
             yield EvalHook(period, EvaluationPictures(cfg))
+
+    def _validation_losses(self):
+        model = self.checkpointer.model  # not the wrapper of several processes
+        with with_averaged_weights(model):
+            return validation_losses(self.cfg, model)
 
     def build_writers(self):
         trainer = weakref.proxy(self)
@@ -140,6 +154,7 @@ class KNetTrainer(DefaultTrainer):
         try:
             model = super().build_model(cfg)
             model.info = ModelInfo.from_config(cfg)
+            recompute_as_configured(model, cfg)
             return model
         except (UsageError, DatasetError):
             raise
@@ -173,8 +188,11 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As in Detectron2; a training draws the same numbers whether it evaluates or not."""
-        with keep_random_state():
+        """As in Detectron2, with the averaged weights of a training that averages them.
+
+        A training draws the same numbers whether it evaluates or not.
+        """
+        with keep_random_state(), with_averaged_weights(model):
             return super().test(cfg, model, evaluators)
 
     @classmethod

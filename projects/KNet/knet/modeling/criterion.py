@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
+from .counts import Counts
 from .losses import class_dice_loss, dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
 from .masks import resize
 from .matcher import Matcher
@@ -178,6 +179,8 @@ class Criterion(nn.Module):
         self.point_weight = point_weight
         self.semantic_dice_weight = semantic_dice_weight
         self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
+        # of the parts of a batch, on the average, where one is a part
+        self.counts_of_parts: Optional[Counts] = None
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -215,7 +218,8 @@ class Criterion(nn.Module):
         """
         # sums over all pixels of a mask overflow half precision
         with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
-            return self._losses(stages, semantic_logits, targets)
+            stages = [_in_float32(stage) for stage in stages]
+            return self._losses(stages, semantic_logits.float(), targets)
 
     def _losses(
         self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
@@ -228,7 +232,10 @@ class Criterion(nn.Module):
         points = stages[0].points
         # an object that no point is on is an object all the same
         num_things = len(matched[0].image) if points is None else sum(targets.num_things)
-        num_positive = average_over_workers(num_things + len(stuff.image), semantic_logits.device)
+        num_positive, parts = num_things + len(stuff.image), self.counts_of_parts
+        if parts is not None:
+            num_positive = parts.matched if points is None else parts.present
+        num_positive = average_over_workers(num_positive, semantic_logits.device)
         top_stuff = top_stuff_class(targets)
         losses = {}
         if points is not None:
@@ -361,6 +368,8 @@ class Criterion(nn.Module):
         """Focal loss of the point map, per object of the mean worker."""
         _, num_classes, *size = points.logits.shape
         target, num_objects = point_target(targets, num_classes, tuple(size))
+        if self.counts_of_parts is not None:
+            num_objects = self.counts_of_parts.middles
         normaliser = average_over_workers(num_objects, points.logits.device)
         return self.point_weight * point_loss(points.logits.float(), target) / normaliser
 
@@ -405,6 +414,15 @@ def each_worker_alone() -> Iterator[None]:
         yield
     finally:
         _ALONE.reset(before)
+
+
+def _in_float32(stage: StagePrediction) -> StagePrediction:
+    classes = stage.class_logits
+    return replace(
+        stage,
+        mask_logits=stage.mask_logits.float(),
+        class_logits=None if classes is None else classes.float(),
+    )
 
 
 def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):

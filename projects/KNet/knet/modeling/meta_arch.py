@@ -1,6 +1,7 @@
 """K-Net as a Detectron2 meta-architecture: panoptic and instance segmentation."""
 
-from typing import Dict, List, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.config import configurable
@@ -9,6 +10,8 @@ from detectron2.structures import ImageList
 from torch import nn
 
 from ..data.class_layout import ClassLayout, resolve_class_layout
+from .autocast import inference_autocast, inference_dtype
+from .counts import Counts
 from .criterion import Criterion
 from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
@@ -45,6 +48,7 @@ class KNet(nn.Module):
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         backbone_norm_eval: bool = True,
+        test_dtype: Optional[torch.dtype] = None,
     ):
         """
         Args:
@@ -59,6 +63,7 @@ class KNet(nn.Module):
             pixel_mean, pixel_std: per channel of the input image; their number is the number of
                 input channels.
             backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
+            test_dtype: of the network in inference, where that is safe; None: its own.
         """
         super().__init__()
         self.backbone = backbone
@@ -70,6 +75,7 @@ class KNet(nn.Module):
         self.postprocessor = postprocessor
         self.mask_stride = mask_stride
         self.backbone_norm_eval = backbone_norm_eval
+        self.test_dtype = test_dtype
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -92,6 +98,7 @@ class KNet(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
+            "test_dtype": inference_dtype(cfg),
         }
 
     @property
@@ -123,12 +130,30 @@ class KNet(nn.Module):
         if self.training:
             # before the network, so that the copies to a GPU do not wait for it
             targets = self.target_builder(batched_inputs, padded_size, self.device)
-        else:
-            check_output_sizes(batched_inputs)
-        stages, semantic_logits = self.predict(self.backbone(images.tensor))
-        if self.training:
+            stages, semantic_logits = self.predict(self.backbone(images.tensor))
             return self.losses(stages, semantic_logits, targets)
+        check_output_sizes(batched_inputs)
+        with inference_autocast(self.device, self.test_dtype):
+            stages, _ = self.predict(self.backbone(images.tensor))
         return self.results(stages[-1], images, batched_inputs)
+
+    @contextmanager
+    def counted_together(self, parts: Sequence[List[Dict]]) -> Iterator[None]:
+        """Within it the losses of each part of a batch are those of one of several processes.
+
+        Args:
+            parts: training inputs of this process, as forward will be called with them.
+        """
+        counts = []
+        for part in parts:
+            size = tuple(self.preprocess_image(part).tensor.shape[-2:])
+            targets = self.target_builder(part, size, self.device)
+            counts.append(Counts.of(targets, self.criterion.num_kernels))
+        self.criterion.counts_of_parts = Counts.mean(counts)
+        try:
+            yield
+        finally:
+            self.criterion.counts_of_parts = None
 
     def predict(
         self, features: Dict[str, torch.Tensor]
@@ -153,12 +178,13 @@ class KNet(nn.Module):
     ) -> List[Dict]:
         """Detectron2's outputs, image by image (their sizes differ)."""
         padded_size = tuple(images.tensor.shape[-2:])
-        mask_logits = self.to_mask_stride(prediction.mask_logits)
+        mask_logits = self.to_mask_stride(prediction.mask_logits.float())
+        class_logits = prediction.class_logits.float()
         results = []
         for i, (x, image_size) in enumerate(zip(batched_inputs, images.image_sizes)):
             output_size = (x.get("height", image_size[0]), x.get("width", image_size[1]))
             sizes = ImageSizes(padded_size, tuple(image_size), output_size)
-            results.append(self.postprocessor(prediction.class_logits[i], mask_logits[i], sizes))
+            results.append(self.postprocessor(class_logits[i], mask_logits[i], sizes))
         return results
 
     def to_mask_stride(self, logits: torch.Tensor) -> torch.Tensor:

@@ -96,7 +96,7 @@ class Swin(SwinTransformer):
             "drop_path_rate": cfg.MODEL.SWIN.DROP_PATH_RATE,
             "out_features": cfg.MODEL.SWIN.OUT_FEATURES,
             "freeze_at": cfg.MODEL.BACKBONE.FREEZE_AT,
-            "use_checkpoint": cfg.MODEL.SWIN.CHECKPOINT,
+            "use_checkpoint": cfg.MODEL.SWIN.CHECKPOINT or cfg.MODEL.BACKBONE.CHECKPOINT,
         }
 
     @property

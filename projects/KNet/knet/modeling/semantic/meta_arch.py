@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
+from ..autocast import inference_autocast, inference_dtype
 from ..images import check_output_sizes, normalize_images
 from ..masks import resize
 from ..norm_eval import keep_statistics
@@ -39,6 +40,7 @@ class SemanticKNet(SemanticSegmentor):
         pixel_std: Sequence[float],
         train_size: Tuple[int, int] = (0, 0),
         backbone_norm_eval: bool = False,
+        test_dtype: Optional[torch.dtype] = None,
     ):
         """
         Args:
@@ -47,6 +49,7 @@ class SemanticKNet(SemanticSegmentor):
             pixel_mean, pixel_std: per channel of the input image.
             train_size: height and width to which smaller training images are padded.
             backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
+            test_dtype: of the network in inference, where that is safe; None: its own.
         """
         super().__init__(
             backbone=backbone,
@@ -56,6 +59,7 @@ class SemanticKNet(SemanticSegmentor):
         )
         self.train_size = tuple(train_size)
         self.backbone_norm_eval = backbone_norm_eval
+        self.test_dtype = test_dtype
 
     @classmethod
     def from_config(cls, cfg):
@@ -68,6 +72,7 @@ class SemanticKNet(SemanticSegmentor):
             **super().from_config(cfg),
             "train_size": tuple(crop.SIZE) if absolute else (0, 0),
             "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
+            "test_dtype": inference_dtype(cfg),
         }
 
     def train(self, mode: bool = True):
@@ -97,8 +102,9 @@ class SemanticKNet(SemanticSegmentor):
             targets = self._stack(labels, self.sem_seg_head.ignore_value).tensor
             return self.sem_seg_head(self.backbone(images.tensor), targets)[1]
         check_output_sizes(batched_inputs)
-        logits = self.sem_seg_head.predict(self.backbone(images.tensor))[-1].mask_logits
-        return self._results(logits, images, batched_inputs)
+        with inference_autocast(self.device, self.test_dtype):
+            logits = self.sem_seg_head.predict(self.backbone(images.tensor))[-1].mask_logits
+        return self._results(logits.float(), images, batched_inputs)
 
     def _labels(self, x: Dict) -> torch.Tensor:
         """(H, W) int64 labels of a training input, checked where the loader left them."""
