@@ -7,7 +7,7 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from knet.engine.main import leave_group
+from knet.engine.processes import leave_group
 from knet.modeling import criterion as criterion_module
 from knet.modeling.criterion import average_over_workers
 from tests.parity.recorded import LEVELS, THINGS, build_model, shapes

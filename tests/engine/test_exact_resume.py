@@ -9,7 +9,8 @@ from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from knet.checkpoint.safe_load import load_file
-from knet.engine.main import leave_group, load_config, prepare, run
+from knet.engine.main import load_config, prepare, run
+from knet.engine.processes import leave_group
 from tests.conftest import DEMO_CONFIG, REPO, pairs
 
 DEMOS = REPO / "configs" / "demo"
