@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from knet.engine.processes import leave_group
-from knet.modeling import criterion as criterion_module
-from knet.modeling.criterion import average_over_workers
+from knet.modeling.normalizers import average_over_workers
 from tests.parity.recorded import LEVELS, THINGS, build_model, shapes
 
 PADDED = (64, 64)
@@ -68,7 +67,8 @@ def test_two_workers_average_gradients_and_positives(tmp_path, monkeypatch):
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
 
     # in one process: both images' losses, each with the mean of the positive counts, 4 and 0
-    monkeypatch.setattr(criterion_module, "average_over_workers", lambda count, device: 2)
+    average = "knet.modeling.normalizers.average_over_workers"
+    monkeypatch.setattr(average, lambda count, device: 2)
     module = HeadLosses()
     for rank in range(2):
         (sum(module(*inputs_of(rank)).values()) / 2).backward()
