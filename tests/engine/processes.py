@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Sequence, Union
 
 from tests.conftest import DEMO_CONFIG, Outcome, pairs
 
@@ -51,17 +51,27 @@ def of_srun(count: int, machines: int = 1) -> List[Dict[str, str]]:
 
 def train_net_in(
     variables: Sequence[Mapping[str, str]],
-    *flags: str,
+    *flags: Union[str, Sequence[str]],
     options: dict,
     folder: Path,
     config_file: str = DEMO_CONFIG,
-    flags_of_each: Sequence[Sequence[str]] = (),
+    outputs: Sequence[Path] = (),
 ) -> List[Outcome]:
-    """``train_net.py`` in a process for each of the variables; fails where one does not end."""
+    """``train_net.py`` in a process for each of the variables; fails where one does not end.
+
+    Args:
+        variables: environment of each process; other runs may be among them.
+        flags: of the command line, each for all or a sequence with that of each process.
+        options: likewise, for all.
+        folder: for what they print.
+        config_file: of all.
+        outputs: OUTPUT_DIR of each process, where they differ.
+    """
     processes = []
     for i, environment in enumerate(variables):
-        own = flags_of_each[i] if flags_of_each else ()
-        words = ["--config-file", config_file, *flags, *own, *pairs(options)]
+        own = [flag if isinstance(flag, str) else flag[i] for flag in flags]
+        of_run = {**options, "OUTPUT_DIR": str(outputs[i])} if outputs else options
+        words = ["--config-file", config_file, *own, *pairs(of_run)]
         place = (str(folder / f"{i}.out"), str(folder / f"{i}.err"))
         processes.append(_CONTEXT.Process(target=_train_net, args=(words, environment, place)))
     for process in processes:

@@ -345,7 +345,7 @@ def test_class_normaliser_is_averaged_over_workers(monkeypatch):
         assert float(tensor) == here
         tensor += here + 6
 
-    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     together = case.losses()
     for name, loss in alone.items():
