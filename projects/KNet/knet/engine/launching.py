@@ -86,7 +86,11 @@ def _own_url(args: Namespace) -> str:
 def _of_torchrun(args: Namespace, environ: Mapping[str, str]) -> Place:
     rank, world_size, local_rank, local_size = (_number(environ, name) for name in _TORCHRUN)
     machines, machine_rank = world_size // max(local_size, 1), rank // max(local_size, 1)
-    if not machines or world_size % local_size or rank != machine_rank * local_size + local_rank:
+    if (
+        not machines
+        or world_size != machines * local_size
+        or rank != machine_rank * local_size + local_rank
+    ):
         raise UsageError(
             f"torchrun started {local_size} of {world_size} processes on this machine: give it the "
             "same --nproc-per-node on all"
