@@ -1,5 +1,7 @@
 """Batch, rate and schedule of a recipe on another number of processes."""
 
+import logging
+
 import pytest
 
 from knet.engine.main import prepare
@@ -21,8 +23,10 @@ def recipe(tiny_config):
     return tiny_config
 
 
-def test_everything_is_scaled_before_it_is_looked_at(recipe):
-    prepare(recipe, num_gpus=0)  # 16 images would be too many for one process' check of others
+def test_everything_is_scaled_before_it_is_looked_at(recipe, caplog):
+    with caplog.at_level(logging.INFO, logger="knet"):
+        prepare(recipe, num_gpus=0)
+    assert "of 8 processes is scaled to 1: SOLVER.IMS_PER_BATCH 2, BASE_LR 0.0001" in caplog.text
     solver = recipe.SOLVER
     assert (solver.IMS_PER_BATCH, solver.REFERENCE_WORLD_SIZE) == (2, 1)
     assert pytest.approx(0.0001) == solver.BASE_LR

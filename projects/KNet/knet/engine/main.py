@@ -175,6 +175,10 @@ def main(argv: Optional[List[str]] = None) -> int:
         num_processes = prepare(cfg, args.num_gpus, peers)
         cfg.freeze()
         start(run_in_group, num_processes, peers.place, (cfg, args))
+    except SystemExit:  # of Detectron2, where results are not those that were expected
+        if peers:
+            peers.is_first_to_fail()
+        raise
     except Exception as error:
         is_first = peers.is_first_to_fail() if peers else is_first_of_machine(os.environ)
         sentence = user_sentence(error)
@@ -182,6 +186,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             raise
         if is_first:
             print(f"train_net.py: {sentence}", file=sys.stderr)
+        else:
+            logger.error("This process ends, as another has ended with an error")
         return 1
     return 0
 

@@ -1,11 +1,15 @@
 """A recipe on another number of processes: one rule for batch, rate and schedule."""
 
+import logging
+
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 
 from ..errors import UsageError
 
 __all__ = ["scale_to_processes"]
+
+logger = logging.getLogger(__name__)
 
 
 def scale_to_processes(cfg: CfgNode, num_processes: int) -> None:
@@ -34,3 +38,9 @@ def scale_to_processes(cfg: CfgNode, num_processes: int) -> None:
         if cfg[section][key] > 0:  # a period that is rounded to 0 would mean never
             scaled[section][key] = max(scaled[section][key], 1)
     cfg.merge_from_other_cfg(scaled)
+    if reference not in (0, num_processes):  # Detectron2 tells it before anything logs
+        logger.info(
+            f"A recipe of {reference} processes is scaled to {num_processes}: "
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH}, BASE_LR {solver.BASE_LR:g}, MAX_ITER "
+            f"{solver.MAX_ITER}, STEPS {solver.STEPS}, WARMUP_ITERS {solver.WARMUP_ITERS}"
+        )
