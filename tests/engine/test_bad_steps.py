@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from knet.engine import KNetTrainer
 from knet.engine.bad_steps import CheckedTrainer
-from knet.engine.main import leave_group
+from knet.engine.processes import leave_group
 from knet.errors import UsageError
 
 

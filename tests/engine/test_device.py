@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from knet.engine import select_device
+from knet.engine.launching import Place
 from knet.errors import UsageError
 
 
@@ -76,10 +77,37 @@ def test_running_on_the_cpu_is_told_with_its_threads(machine, tiny_config, caplo
     assert "Running on cpu with" in caplog.text
 
 
-@pytest.mark.parametrize("gpus, wanted", [(0, 1), (2, 4), (2, 0)])
-def test_several_machines_need_their_gpus(machine, tiny_config, gpus, wanted):
+@pytest.mark.parametrize("gpus, wanted, device", [(0, 1, "cuda"), (2, 4, "cuda"), (2, 2, "cpu")])
+def test_several_machines_need_their_gpus(machine, tiny_config, gpus, wanted, device):
     """Fewer processes than the others expect would leave them waiting for ever."""
     machine(gpus)
+    tiny_config.MODEL.DEVICE = device
+    with pytest.raises(UsageError, match="--num-gpus 0"):
+        select_device(tiny_config, wanted, Place(num_machines=2))
+
+
+@pytest.mark.parametrize(
+    "gpus, wanted, starter, chosen",
+    [
+        (2, 1, "torchrun", "cuda"),
+        (8, 2, "torchrun", "cuda"),
+        (8, 0, "torchrun", "cpu"),
+        (0, 1, "torchrun", "cpu"),
+        (1, 1, "srun", "cuda"),  # each sees its own alone
+    ],
+)
+def test_processes_that_were_started_have_a_gpu_each(
+    machine, tiny_config, gpus, wanted, starter, chosen
+):
+    machine(gpus)
     tiny_config.MODEL.DEVICE = "cuda"
-    with pytest.raises(UsageError, match="--num-machines 2"):
-        select_device(tiny_config, wanted, num_machines=2)
+    assert select_device(tiny_config, wanted, Place(starter, local_size=2)) == 2
+    assert chosen == tiny_config.MODEL.DEVICE
+
+
+@pytest.mark.parametrize("gpus, starter", [(1, "torchrun"), (3, "srun")])
+def test_more_processes_than_gpus_are_told(machine, tiny_config, gpus, starter):
+    machine(gpus)
+    tiny_config.MODEL.DEVICE = "cuda"
+    with pytest.raises(UsageError, match=f"{starter} has started 4 processes"):
+        select_device(tiny_config, 1, Place(starter, local_size=4))

@@ -7,9 +7,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from knet.engine.main import leave_group
-from knet.modeling import criterion as criterion_module
-from knet.modeling.criterion import average_over_workers
+from knet.engine.processes import leave_group
+from knet.modeling.normalizers import Normalizer, each_process_alone
 from tests.parity.recorded import LEVELS, THINGS, build_model, shapes
 
 PADDED = (64, 64)
@@ -52,8 +51,14 @@ def inputs_of(rank: int):
 def worker(path):
     torch.set_num_threads(1)
     rank = comm.get_rank()
-    assert average_over_workers([4, 0][rank], torch.device("cpu")) == 2
-    assert average_over_workers(0, torch.device("cpu")) == 1
+    published, device = Normalizer("process"), torch.device("cpu")
+    assert published.averaged([4, 0][rank], device) == 2
+    assert published.averaged(0, device) == 1
+    if rank == 0:  # the other one has nothing to say
+        with each_process_alone():
+            assert published.averaged(4, device) == 4
+            assert Normalizer("batch").averaged(4, device) == 4
+            assert Normalizer("batch").own(4, device) is None
     module = DistributedDataParallel(HeadLosses())  # would complain of unused parameters
     for _ in range(2):  # unused parameters would be found in the second step
         module.zero_grad()
@@ -68,7 +73,7 @@ def test_two_workers_average_gradients_and_positives(tmp_path, monkeypatch):
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
 
     # in one process: both images' losses, each with the mean of the positive counts, 4 and 0
-    monkeypatch.setattr(criterion_module, "average_over_workers", lambda count, device: 2)
+    monkeypatch.setattr(Normalizer, "averaged", lambda self, count, device: 2)
     module = HeadLosses()
     for rank in range(2):
         (sum(module(*inputs_of(rank)).values()) / 2).backward()

@@ -4,13 +4,10 @@ import shutil
 
 import pytest
 import torch
-from detectron2.engine import default_argument_parser, defaults, launch
-from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
 
 from knet.checkpoint.safe_load import load_file
-from knet.engine.main import leave_group, load_config, prepare, run
-from tests.conftest import DEMO_CONFIG, REPO, pairs
+from tests.conftest import REPO
+from tests.engine.processes import of_torchrun, train_net_in
 
 DEMOS = REPO / "configs" / "demo"
 SEMANTIC = {
@@ -142,33 +139,21 @@ def test_other_loader_workers_are_told(train_net, options, tmp_path):
     assert "Going on, but not exactly: DATALOADER.NUM_WORKERS" in outcome.out
 
 
-def two_processes(words, resume: bool) -> None:
-    def args():
-        return default_argument_parser().parse_args(["--resume"] if resume else [])
-
-    launch(_process, 2, dist_url="auto", args=(DEMO_CONFIG, words, args()))
-
-
-def _process(config_file, words, args) -> None:
-    torch.set_num_threads(1)
-    # Detectron2's names a GPU
-    defaults.create_ddp_model = DistributedDataParallel
-    cfg = load_config(config_file, words)
-    prepare(cfg, 0)
-    cfg.freeze()
-    run(cfg, args)
-    assert comm.get_world_size() == 2
-    leave_group()
+def two_processes(*flags: str, words: dict, folder) -> None:
+    variables = of_torchrun(2)
+    outcomes = train_net_in(variables, "--num-gpus", "0", *flags, options=words, folder=folder)
+    assert [o.status for o in outcomes] == [0, 0], [o.err[-2000:] for o in outcomes]
+    assert "not exactly" not in outcomes[0].out
 
 
 def test_two_processes_go_on_exactly(train_net, options, pottery, tmp_path):
     pottery.add_ordinary(3)
     data = {**pottery.write().options(), "DATASETS.TEST": ()}
     words = options("panoptic", **data)
-    two_processes(pairs(words), resume=False)
+    two_processes(words=words, folder=tmp_path)
     stopped_after(tmp_path / "output", tmp_path / "again", 3)
     words["OUTPUT_DIR"] = str(tmp_path / "again")
-    two_processes(pairs(words), resume=True)
+    two_processes("--resume", words=words, folder=tmp_path)
     straight, again = (
         load_file(str(tmp_path / d / "model_final.pth")) for d in ("output", "again")
     )

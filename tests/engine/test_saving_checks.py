@@ -12,6 +12,10 @@ from tests.modeling.semantic.heads import small_config
     [
         (["SOLVER.ACCUMULATE", 0], r"SOLVER\.ACCUMULATE is 0: 1 "),
         (["SOLVER.ACCUMULATE", 3], r"IMS_PER_BATCH 2 .*SOLVER\.ACCUMULATE 3 .* multiple of 3"),
+        (
+            ["SOLVER.ACCUMULATE", 2, "MODEL.KNET.LOSS.NORMALIZER", "batch"],
+            r"LOSS\.NORMALIZER batch .* to process, or SOLVER\.ACCUMULATE 2 to 1",
+        ),
         (["SOLVER.AMP.DTYPE", "float32"], r"SOLVER\.AMP\.DTYPE is 'float32': use float16 or bf"),
         (["SOLVER.AMP.ENABLED", True], r"SOLVER\.AMP\.ENABLED True with float16 needs a GPU"),
         (["TEST.AMP", True], r"TEST\.AMP True with float16 needs a GPU.*DTYPE to bfloat16"),

@@ -9,7 +9,7 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.utils import comm
 
 from knet.data import register_coco_panoptic
-from knet.engine.main import leave_group
+from knet.engine.processes import leave_group
 from knet.evaluation import InstanceEvaluator, SemanticEvaluator
 from tests.evaluation.conftest import (
     evaluate,

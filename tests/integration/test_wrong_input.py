@@ -151,7 +151,7 @@ def test_in_one_of_several_processes_it_is_the_same(train_net, tiny_options, mon
             fail_as_a_process, args=(error,), nprocs=2, start_method="fork"
         )
 
-    monkeypatch.setattr("knet.engine.main.launch", launch)
+    monkeypatch.setattr("knet.engine.processes.launch", launch)
     assert train_net(options=tiny_options).sentence() == f"train_net.py: {error}"
 
 

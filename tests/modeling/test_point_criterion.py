@@ -283,7 +283,7 @@ def test_normalisers_are_averaged_over_workers(monkeypatch):
         assert tensor.dtype == torch.float32 and float(tensor) == 1
         tensor += 7
 
-    monkeypatch.setattr("knet.modeling.criterion.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     together = case.losses()
     for name, loss in alone.items():

@@ -148,6 +148,10 @@ def _add_training_and_test(cfg: CN) -> None:
     # Of a dice loss of the semantic branch beside it: rare classes count as much as frequent ones.
     # 0: none (the paper's); a model without stuff classes never has it
     knet.LOSS.SEMANTIC_DICE_WEIGHT = 0.0
+    # Several processes divide mask, dice, rank and semantic losses each by the counts of its own
+    # images (process, as published), or by those of the whole batch (batch: the losses and
+    # gradients of one process with all images)
+    knet.LOSS.NORMALIZER = "process"
     # Of the point map of PointKernelHead
     knet.LOSS.POINT_WEIGHT = 1.0
 

@@ -20,6 +20,7 @@ from ..modeling.criterion import SEMANTIC_LOSSES
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
+from ..modeling.normalizers import SHARES
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
 from .saving_checks import check_saving
@@ -60,6 +61,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
         _check_knet(cfg)
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         _check_semantic(cfg, num_workers)
+    _check_shared_batch(cfg, num_workers)
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
     check_image_keys(cfg)
@@ -137,6 +139,20 @@ def _check_semantic(cfg, num_workers: int) -> None:
             f"{semantic.BASE_HEAD} cannot learn BatchNorm from one image at a time: set "
             f"SOLVER.IMS_PER_BATCH to {2 * num_workers * num_parts} or more, or "
             "MODEL.SEM_SEG_HEAD.NORM to GN"
+        )
+
+
+def _check_shared_batch(cfg, num_workers: int) -> None:
+    """What several processes have to share."""
+    share = cfg.MODEL.KNET.LOSS.NORMALIZER
+    if share not in SHARES:
+        raise UsageError(f"MODEL.KNET.LOSS.NORMALIZER is '{share}', known are {', '.join(SHARES)}")
+    if cfg.MODEL.META_ARCHITECTURE != "SemanticKNet" or num_workers == 1:
+        return
+    if cfg.MODEL.DEVICE == "cpu" and cfg.MODEL.SEM_SEG_HEAD.NORM == "SyncBN":
+        raise UsageError(
+            "MODEL.SEM_SEG_HEAD.NORM SyncBN works among GPUs only: with MODEL.DEVICE cpu and "
+            "several processes set it to naiveSyncBN or BN"
         )
 
 

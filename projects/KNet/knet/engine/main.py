@@ -8,9 +8,8 @@ import traceback
 from argparse import Namespace
 from typing import Dict, Iterator, List, Optional, Sequence
 
-import torch.distributed as dist
 from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser, default_setup, launch
+from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -26,10 +25,13 @@ from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
 from .device import select_device
+from .launching import ALONE, find_place, is_first_of_machine
 from .logs import setup_loggers, tidy_loggers
+from .processes import Peers, leave_group, main_first, start
+from .scaling import scale_to_processes
 from .trainer import KNetTrainer
 
-__all__ = ["leave_group", "load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
+__all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,18 +102,28 @@ def _dotted_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
-def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
+def prepare(cfg: CfgNode, num_gpus: int, peers: Optional[Peers] = None) -> int:
     """Choose the device and find, before anything is built, what cannot work.
 
+    Args:
+        cfg: not frozen.
+        num_gpus: wanted GPUs of this machine; 0 means CPU.
+        peers: processes started as this one has been, which it joins.
+
     Returns:
-        the number of processes to start on this machine.
+        the number of processes on a machine.
 
     Raises:
         UsageError, DatasetError: see :mod:`knet.engine.checks`.
     """
-    num_processes = select_device(cfg, num_gpus, num_machines)
-    check_config(cfg, num_processes * num_machines)
-    check_datasets(cfg)
+    place = peers.place if peers else ALONE
+    num_processes = select_device(cfg, num_gpus, place)
+    if peers:
+        peers.join(cfg.MODEL.DEVICE)
+    scale_to_processes(cfg, num_processes * place.num_machines)
+    check_config(cfg, num_processes * place.num_machines)
+    with main_first():
+        check_datasets(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         resolve_semantic_classes(cfg)
     elif cfg.MODEL.META_ARCHITECTURE == "KNet":
@@ -149,13 +161,6 @@ def run_in_group(cfg: CfgNode, args) -> Dict:
     return results
 
 
-def leave_group() -> None:
-    """End the communication of processes that Detectron2 has launched, when all have come here."""
-    if dist.is_initialized():
-        comm.synchronize()
-        dist.destroy_process_group()
-
-
 def main(argv: Optional[List[str]] = None) -> int:
     """
     Args:
@@ -169,26 +174,29 @@ def main(argv: Optional[List[str]] = None) -> int:
         "--debug", action="store_true", help="show the traceback of every error, yours too"
     )
     args = parser.parse_args(argv)
+    peers = None
     try:
+        peers = Peers(find_place(args, os.environ))
         cfg = load_config(args.config_file, args.opts)
-        setup_logging(cfg)
-        num_processes = prepare(cfg, args.num_gpus, args.num_machines)
+        setup_logging(cfg, peers.place.rank)
+        num_processes = prepare(cfg, args.num_gpus, peers)
         cfg.freeze()
-        launch(
-            run_in_group,
-            num_processes,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
-    except (UsageError, DatasetError, ProcessRaisedException) as error:
+        start(run_in_group, num_processes, peers.place, (cfg, args))
+    except SystemExit:  # of Detectron2, where results are not those that were expected
+        if peers:
+            peers.is_first_to_fail()
+        raise
+    except Exception as error:
+        is_first = peers.is_first_to_fail() if peers else is_first_of_machine(os.environ)
         sentence = user_sentence(error)
-        if sentence is None:
+        if is_first and sentence is None:
             raise
         if args.debug:
             traceback.print_exc()
-        print(f"train_net.py: {sentence}", file=sys.stderr)
+        if is_first:
+            print(f"train_net.py: {sentence}", file=sys.stderr)
+        else:
+            logger.error("This process ends, as another has ended with an error")
         return 1
     return 0
 
@@ -199,6 +207,8 @@ def user_sentence(error: Exception) -> Optional[str]:
     An error of a data loading worker or of another process brings its traceback along; its last
     line is ours.
     """
+    if not isinstance(error, (UsageError, DatasetError, ProcessRaisedException)):
+        return None
     last = str(error).strip().splitlines()[-1]
     for kind in (UsageError, DatasetError):
         prefix = f"{kind.__module__}.{kind.__name__}: "
@@ -211,14 +221,19 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def setup_logging(cfg: CfgNode) -> None:
+def setup_logging(cfg: CfgNode, rank: Optional[int] = None) -> None:
     """Log this package where Detectron2 logs itself; a second call in a process is harmless.
+
+    Args:
+        cfg: names ``OUTPUT_DIR``.
+        rank: of a process that has not joined the others yet.
 
     Raises:
         UsageError: ``OUTPUT_DIR`` cannot be written.
     """
+    rank = comm.get_rank() if rank is None else rank
     try:
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="knet")
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="knet")
     except OSError as error:
         raise UsageError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written ({one_line(error)}): choose another"

@@ -18,7 +18,7 @@ def check_saving(cfg, num_workers: int) -> None:
     Raises:
         UsageError: names the key and what to set it to.
     """
-    _check_parts(cfg.SOLVER, num_workers)
+    _check_parts(cfg, num_workers)
     _check_precision(cfg)
     if not 0 <= cfg.MODEL_EMA.DECAY < 1:
         raise UsageError(
@@ -31,8 +31,8 @@ def check_saving(cfg, num_workers: int) -> None:
         )
 
 
-def _check_parts(solver, num_workers: int) -> None:
-    parts = solver.ACCUMULATE
+def _check_parts(cfg, num_workers: int) -> None:
+    solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE
     if parts < 1:
         raise UsageError(f"SOLVER.ACCUMULATE is {parts}: 1 (the batch at once) or more")
     if solver.IMS_PER_BATCH % (num_workers * parts):
@@ -40,6 +40,11 @@ def _check_parts(solver, num_workers: int) -> None:
             f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} images cannot be shared by {num_workers} "
             f"processes with SOLVER.ACCUMULATE {parts} parts each: make it a multiple of "
             f"{num_workers * parts}"
+        )
+    if parts > 1 and cfg.MODEL.KNET.LOSS.NORMALIZER == "batch":
+        raise UsageError(
+            f"MODEL.KNET.LOSS.NORMALIZER batch knows the images of one part alone: set it to "
+            f"process, or SOLVER.ACCUMULATE {parts} to 1"
         )
 
 

@@ -3,11 +3,10 @@
 import itertools
 import logging
 import os
-import warnings
 import weakref
 
 from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.utils import comm
 from torch import nn
@@ -32,6 +31,7 @@ from .exact_resume import ExactResume
 from .image_checks import look_at_images
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
+from .processes import share_gradients
 from .validation_loss import validation_losses
 from .writers import build_writers
 
@@ -59,20 +59,26 @@ class KNetTrainer(DefaultTrainer):
     """Train and evaluate K-Net from a config."""
 
     def __init__(self, cfg):
-        with warnings.catch_warnings():
-            # Detectron2's inner trainer, replaced below, has an old name for the scaler, and no CPU
-            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", FutureWarning)
-            warnings.filterwarnings("ignore", r".*torch\.cuda\.amp", UserWarning)
-            super().__init__(cfg)
+        # not DefaultTrainer's, which wraps a model for GPUs alone; the order is its own
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
         self._trainer = CheckedTrainer(
-            self.model,
-            self.data_loader,
-            self.optimizer,
-            max_bad=self.cfg.SOLVER.MAX_BAD_STEPS,
-            mixed=self.cfg.SOLVER.AMP.ENABLED,
-            dtype=DTYPES[self.cfg.SOLVER.AMP.DTYPE],
-            num_parts=self.cfg.SOLVER.ACCUMULATE,
+            share_gradients(model),
+            data_loader,
+            optimizer,
+            max_bad=cfg.SOLVER.MAX_BAD_STEPS,
+            mixed=cfg.SOLVER.AMP.ENABLED,
+            dtype=DTYPES[cfg.SOLVER.AMP.DTYPE],
+            num_parts=cfg.SOLVER.ACCUMULATE,
         )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume=True):
         """As in Detectron2; the learning rates are the config's, not those of the checkpoint."""

@@ -16,7 +16,7 @@ from ..data.dataset_mapper import KNetDatasetMapper
 from ..data.ground_truth import is_annotated
 from ..data.random_state import keep_random_state
 from ..data.training_images import load_dicts
-from ..modeling.criterion import each_worker_alone
+from ..modeling.normalizers import each_process_alone
 
 __all__ = ["validation_losses"]
 
@@ -66,7 +66,7 @@ def _sum_over_batches(model: nn.Module, loader: Iterable) -> Tuple[Dict[str, flo
     sums: Dict[str, float] = {}
     count = 0
     # what a model of Detectron2 puts into the storage is of the training alone
-    with keep_random_state(), EventStorage(), each_worker_alone(), _in_loss_mode(model):
+    with keep_random_state(), EventStorage(), each_process_alone(), _in_loss_mode(model):
         for batch in loader:
             torch.manual_seed(_SEED)
             losses = {name: loss.item() for name, loss in model(batch).items()}

@@ -3,15 +3,12 @@
 Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
 """
 
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.utils import comm
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,13 +17,13 @@ from .counts import Counts
 from .losses import class_dice_loss, dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
 from .masks import resize
 from .matcher import Matcher
+from .normalizers import Normalizer
 from .points import point_target, reachable
 from .structures import Points, StagePrediction, Targets
 
 __all__ = [
     "Criterion",
     "Pairs",
-    "each_worker_alone",
     "largest_share",
     "rank_target",
     "semantic_target",
@@ -155,6 +152,7 @@ class Criterion(nn.Module):
         point_weight: float = 1.0,
         semantic_loss: str = "focal",
         semantic_dice_weight: float = 0.0,
+        normalizer: str = "process",
     ):
         """
         Args:
@@ -166,6 +164,7 @@ class Criterion(nn.Module):
                 models). The point loss is that of kernels that start at points.
             semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
             semantic_dice_weight: of a dice loss beside it; 0 leaves it out.
+            normalizer: what several processes divide by, one of :data:`.normalizers.SHARES`.
         """
         super().__init__()
         self.matcher = matcher
@@ -178,6 +177,7 @@ class Criterion(nn.Module):
         self.semantic_weight = semantic_weight
         self.point_weight = point_weight
         self.semantic_dice_weight = semantic_dice_weight
+        self.normalizer = Normalizer(normalizer)
         self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
         # of the parts of a batch, on the average, where one is a part
         self.counts_of_parts: Optional[Counts] = None
@@ -199,6 +199,7 @@ class Criterion(nn.Module):
             # the others look at labelled cells alone: without stuff none of these is no thing
             "semantic_loss": loss.SEMANTIC if layout.num_stuff else "focal",
             "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT if layout.num_stuff else 0.0,
+            "normalizer": loss.NORMALIZER,
         }
 
     def forward(
@@ -235,7 +236,7 @@ class Criterion(nn.Module):
         num_positive, parts = num_things + len(stuff.image), self.counts_of_parts
         if parts is not None:
             num_positive = parts.matched if points is None else parts.present
-        num_positive = average_over_workers(num_positive, semantic_logits.device)
+        num_positive = self.normalizer.averaged(num_positive, semantic_logits.device)
         top_stuff = top_stuff_class(targets)
         losses = {}
         if points is not None:
@@ -356,12 +357,17 @@ class Criterion(nn.Module):
         size = wanted.shape[-2:]
         predicted = resize(predicted[None], size)[0] if len(wanted) else predicted.reshape(0, *size)
         predicted = predicted.float()
+        num_cells, num_masks, num_pixels = (
+            self.normalizer.own(count, predicted.device)
+            for count in (wanted.numel(), len(wanted), winner.numel())
+        )
         losses = {
-            "loss_mask": self.mask_weight * mask_loss(predicted, wanted),
-            "loss_dice": self.dice_weight * dice_loss(predicted, wanted),
+            "loss_mask": self.mask_weight * mask_loss(predicted, wanted, num_cells),
+            "loss_dice": self.dice_weight * dice_loss(predicted, wanted, count=num_masks),
         }
         if self.rank_weight > 0:
-            losses["loss_rank"] = self.rank_weight * rank_loss(mask_logits.float(), winner)
+            rank = rank_loss(mask_logits.float(), winner, num_pixels)
+            losses["loss_rank"] = self.rank_weight * rank
         return losses
 
     def point_loss(self, points: Points, targets: Targets) -> torch.Tensor:
@@ -370,7 +376,7 @@ class Criterion(nn.Module):
         target, num_objects = point_target(targets, num_classes, tuple(size))
         if self.counts_of_parts is not None:
             num_objects = self.counts_of_parts.middles
-        normaliser = average_over_workers(num_objects, points.logits.device)
+        normaliser = self.normalizer.averaged(num_objects, points.logits.device)
         return self.point_weight * point_loss(points.logits.float(), target) / normaliser
 
     def matched_label(
@@ -393,27 +399,17 @@ class Criterion(nn.Module):
             logits: (B, K, h, w).
             label: (B, h, w) class of each cell, -1 for none (ignored, crowd, padding).
         """
-        num_labelled = (label >= 0).sum().clamp(min=1)
+        num_labelled = (label >= 0).sum()
+        shared = self.normalizer.own(num_labelled, logits.device)
+        num_labelled = num_labelled.clamp(min=1) if shared is None else shared
         logits = logits.float()
         total = self.semantic_loss_of_cells(logits, label)
         losses = {"loss_semantic": self.semantic_weight * total / num_labelled}
         if self.semantic_dice_weight > 0:
-            dice = class_dice_loss(logits, label, ignore_label=-1)
+            over_batch = self.normalizer.over_batch
+            dice = class_dice_loss(logits, label, ignore_label=-1, over_batch=over_batch)
             losses["loss_semantic_dice"] = self.semantic_dice_weight * dice
         return losses
-
-
-_ALONE = ContextVar("each worker alone", default=False)
-
-
-@contextmanager
-def each_worker_alone() -> Iterator[None]:
-    """Losses of a worker's own images: none waits for another, which may have fewer of them."""
-    before = _ALONE.set(True)
-    try:
-        yield
-    finally:
-        _ALONE.reset(before)
 
 
 def _in_float32(stage: StagePrediction) -> StagePrediction:
@@ -423,12 +419,3 @@ def _in_float32(stage: StagePrediction) -> StagePrediction:
         mask_logits=stage.mask_logits.float(),
         class_logits=None if classes is None else classes.float(),
     )
-
-
-def average_over_workers(count: Union[int, torch.Tensor], device: torch.device):
-    """Mean of a count over all workers, at least 1; a tensor's is never read by the host."""
-    if comm.get_world_size() == 1 or _ALONE.get():
-        return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
-    total = torch.as_tensor(count, dtype=torch.float32, device=device).clone()
-    torch.distributed.all_reduce(total)
-    return (total / comm.get_world_size()).clamp(min=1)

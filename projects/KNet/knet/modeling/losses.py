@@ -3,8 +3,11 @@
 Shape shorthand: B images, N kernels, P positive kernels, K classes, h x w the mask stride's map.
 """
 
+from typing import Optional, Union
+
 import torch
 from fvcore.nn import sigmoid_focal_loss
+from fvcore.nn.distributed import differentiable_all_reduce
 from torch.nn import functional as F
 
 __all__ = [
@@ -24,42 +27,52 @@ def focal_loss_sum(
     return sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma, reduction="sum")
 
 
-def mask_loss(mask_logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+# What a sum is divided by; None: the number of its own terms
+Count = Optional[Union[int, torch.Tensor]]
+
+
+def mask_loss(mask_logits: torch.Tensor, target: torch.Tensor, count: Count = None) -> torch.Tensor:
     """Binary cross entropy, mean over positive kernels and pixels.
 
     Args:
         mask_logits: (P, h, w).
         target: (P, h, w) soft masks.
+        count: P h w of a mean over more than these, see :mod:`.normalizers`.
 
     Returns:
         scalar; zero, with a gradient path, where P is 0.
     """
     loss = F.binary_cross_entropy_with_logits(mask_logits, target, reduction="sum")
-    return loss / max(target.numel(), 1)
+    return loss / (max(target.numel(), 1) if count is None else count)
 
 
-def dice_loss(mask_logits: torch.Tensor, target: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
+def dice_loss(
+    mask_logits: torch.Tensor, target: torch.Tensor, eps: float = 1e-3, count: Count = None
+) -> torch.Tensor:
     """1 - 2 sum(p t) / (sum p^2 + sum t^2 + 2 eps), mean over positive kernels.
 
-    Shapes as in :func:`mask_loss`.
+    Shapes as in :func:`mask_loss`; ``count`` is P.
     """
     probability = mask_logits.sigmoid().flatten(1)
     target = target.flatten(1)
     overlap = (probability * target).sum(1)
     size = probability.square().sum(1) + target.square().sum(1) + 2 * eps
-    return (1 - 2 * overlap / size).sum() / max(len(target), 1)
+    return (1 - 2 * overlap / size).sum() / (max(len(target), 1) if count is None else count)
 
 
-def rank_loss(mask_logits: torch.Tensor, top_kernel: torch.Tensor) -> torch.Tensor:
+def rank_loss(
+    mask_logits: torch.Tensor, top_kernel: torch.Tensor, count: Count = None
+) -> torch.Tensor:
     """Softmax cross entropy over kernels at each pixel, mean over all pixels of the batch.
 
     Args:
         mask_logits: (B, N, h, w).
         top_kernel: (B, h, w) the kernel that should win the pixel, -1 for none: such a pixel
             adds nothing to the sum but counts in the mean.
+        count: B h w of a mean over more than these.
     """
     loss = F.cross_entropy(mask_logits, top_kernel, ignore_index=-1, reduction="sum")
-    return loss / top_kernel.numel()
+    return loss / (top_kernel.numel() if count is None else count)
 
 
 def point_loss(
@@ -80,7 +93,11 @@ def point_loss(
 
 
 def class_dice_loss(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_label: int = 255, eps: float = 1e-3
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_label: int = 255,
+    eps: float = 1e-3,
+    over_batch: bool = False,
 ) -> torch.Tensor:
     """1 - 2 sum(p t) / (sum p^2 + sum t + 2 eps), mean over the classes of the batch's labels.
 
@@ -91,6 +108,7 @@ def class_dice_loss(
         logits: (B, K, h, w).
         labels: (B, h, w) int64.
         ignore_label: of pixels without label; without any labelled pixel the loss is 0.
+        over_batch: sums over the images of all processes, the same in each.
     """
     valid = labels != ignore_label
     probability = logits.softmax(1) * valid[:, None]
@@ -99,7 +117,11 @@ def class_dice_loss(
     index = index.flatten()
     overlap = own.new_zeros(logits.shape[1]).scatter_add(0, index, own.flatten())
     wanted = torch.zeros_like(overlap).scatter_add(0, index, valid.flatten().to(own.dtype))
-    size = probability.square().sum((0, 2, 3)) + wanted + 2 * eps
+    squares = probability.square().sum((0, 2, 3))
+    if over_batch:
+        sums = torch.stack((overlap, squares, wanted))
+        overlap, squares, wanted = differentiable_all_reduce(sums)
+    size = squares + wanted + 2 * eps
     present = wanted > 0
     dice = torch.where(present, 1 - 2 * overlap / size, 0.0)
     return dice.sum() / present.sum().clamp(min=1)

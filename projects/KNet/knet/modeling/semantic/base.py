@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ...errors import UsageError
 from ..masks import resize
+from ..normalizers import Normalizer
 
 __all__ = [
     "ClassifierHead",
@@ -20,6 +21,9 @@ __all__ = [
     "enlarge",
     "segmentation_loss",
 ]
+
+
+_PUBLISHED = Normalizer("process")
 
 
 def conv_norm_relu(
@@ -46,7 +50,10 @@ def enlarge(logits: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def segmentation_loss(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_label: int = 255
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_label: int = 255,
+    normalizer: Normalizer = _PUBLISHED,
 ) -> torch.Tensor:
     """Cross entropy, summed over labelled pixels and divided by all pixels of the batch.
 
@@ -55,10 +62,12 @@ def segmentation_loss(
         labels: (B, h, w) int64.
         ignore_label: of pixels without label. They count in the divisor, as in the published
             recipe, so a batch without any label has the loss 0.
+        normalizer: of several processes.
     """
     logits = resize(logits.float(), labels.shape[-2:])
     total = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="sum")
-    return total / labels.numel()
+    num_pixels = normalizer.own(labels.numel(), total.device)
+    return total / (labels.numel() if num_pixels is None else num_pixels)
 
 
 class ClassifierHead(nn.Module):

@@ -15,6 +15,7 @@ from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..losses import class_dice_loss
 from ..masks import resize
+from ..normalizers import Normalizer
 from ..structures import StagePrediction
 from .base import ClassifierHead, enlarge, segmentation_loss
 from .fcn_head import SemSegFCNHead
@@ -107,6 +108,7 @@ class KNetSemSegHead(nn.Module):
         loss_weight: float = 1.0,
         dice_weight: float = 0.0,
         ignore_value: int = 255,
+        normalizer: str = "process",
     ):
         """
         Args:
@@ -119,8 +121,10 @@ class KNetSemSegHead(nn.Module):
             auxiliary_weight, loss_weight: factor of the auxiliary loss, and of each stage's.
             dice_weight: of each stage's dice loss, beside the cross entropy; 0 leaves it out.
             ignore_value: label of pixels without class.
+            normalizer: what several processes divide by, one of :data:`..normalizers.SHARES`.
         """
         super().__init__()
+        self.normalizer = Normalizer(normalizer)
         self.base_head = base_head
         self.kernel_update_heads = nn.ModuleList(kernel_update_heads)
         self.num_classes = num_classes
@@ -158,6 +162,7 @@ class KNetSemSegHead(nn.Module):
             "loss_weight": head.LOSS_WEIGHT,
             "dice_weight": semantic.DICE_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
+            "normalizer": cfg.MODEL.KNET.LOSS.NORMALIZER,
         }
 
     @staticmethod
@@ -296,14 +301,15 @@ class KNetSemSegHead(nn.Module):
         losses = {}
         for s, stage in enumerate(stages):
             logits = resize(stage.mask_logits.float(), targets.shape[-2:])
-            loss = segmentation_loss(logits, targets, self.ignore_value)
+            loss = segmentation_loss(logits, targets, self.ignore_value, self.normalizer)
             losses[f"loss_semantic_{s}"] = self.loss_weight * loss
             if self.dice_weight > 0:
-                dice = class_dice_loss(logits, targets, self.ignore_value)
+                over_batch = self.normalizer.over_batch
+                dice = class_dice_loss(logits, targets, self.ignore_value, over_batch=over_batch)
                 losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head.layers(features)
             losses["loss_auxiliary"] = self.auxiliary_weight * segmentation_loss(
-                logits, targets, self.ignore_value
+                logits, targets, self.ignore_value, self.normalizer
             )
         return losses
