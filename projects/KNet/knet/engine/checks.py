@@ -19,6 +19,7 @@ from ..modeling.criterion import SEMANTIC_LOSSES
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
+from .best_model import check_best_metric
 from .model_file import FORMATS
 
 __all__ = ["check_config", "check_datasets"]
@@ -150,6 +151,8 @@ def _check_solver(cfg, num_workers: int) -> None:
         )
     if cfg.SOLVER.MAX_BAD_STEPS < 0:
         raise UsageError(f"SOLVER.MAX_BAD_STEPS is {cfg.SOLVER.MAX_BAD_STEPS}: 0 (none) or more")
+    if cfg.SOLVER.CHECKPOINT_KEEP < 0:
+        raise UsageError(f"SOLVER.CHECKPOINT_KEEP is {cfg.SOLVER.CHECKPOINT_KEEP}: 0 (all) or more")
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UsageError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "
@@ -170,10 +173,11 @@ def _check_model_file(cfg) -> None:
             "MODEL_FILE.FORMAT safetensors needs the package safetensors: pip install safetensors, "
             "or set it to pth"
         )
-    if cfg.MODEL_FILE.HALF and not ending:
+    if cfg.MODEL_FILE.HALF and not (ending or cfg.MODEL_FILE.BEST_METRIC):
         raise UsageError(
             "MODEL_FILE.HALF is True, but no model file is written: set MODEL_FILE.FORMAT to pth"
         )
+    check_best_metric(cfg)
 
 
 def check_datasets(cfg) -> None:

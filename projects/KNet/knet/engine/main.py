@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Dict, Iterator, List, Optional, Sequence
 
 import torch.distributed as dist
@@ -14,7 +15,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
@@ -25,6 +26,8 @@ from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
 from .device import select_device
+from .output_folder import own_output_folder
+from .stop_signals import INTERRUPTED, Stopped, passing_on_signals, status_of_signal
 from .trainer import KNetTrainer
 
 __all__ = ["leave_group", "load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
@@ -120,6 +123,12 @@ def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
 def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
     setup_logging(cfg)
+    with nullcontext() if args.eval_only else own_output_folder(cfg, resume=args.resume):
+        return train_or_evaluate(cfg, args)
+
+
+def train_or_evaluate(cfg: CfgNode, args) -> Dict:
+    """:func:`run` in a folder that is its own."""
     config_file = text_for_locale(args.config_file) if args.config_file else ""
     default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
@@ -141,7 +150,15 @@ def run(cfg: CfgNode, args) -> Dict:
 
 def run_in_group(cfg: CfgNode, args) -> Dict:
     """:func:`run` in one of several processes, which part at its end: else torch may abort one."""
-    results = run(cfg, args)
+    try:
+        results = run(cfg, args)
+    except Stopped:
+        leave_group()
+        raise
+    except KeyboardInterrupt:
+        if comm.get_world_size() > 1:  # torch would take it for an end without error
+            sys.exit(INTERRUPTED)
+        raise
     leave_group()
     return results
 
@@ -159,7 +176,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         argv: command line without the program's name; ``sys.argv`` if None.
 
     Returns:
-        exit status: 0, or 1 after an error of the user, told in one sentence.
+        exit status: 0; 1 after an error of the user, told in one sentence; 128 + its number after
+        a signal, see :mod:`.stop_signals`.
     """
     args = default_argument_parser().parse_args(argv)
     try:
@@ -167,14 +185,25 @@ def main(argv: Optional[List[str]] = None) -> int:
         setup_logging(cfg)
         num_processes = prepare(cfg, args.num_gpus, args.num_machines)
         cfg.freeze()
-        launch(
-            run_in_group,
-            num_processes,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
+        with nullcontext() if num_processes == 1 else passing_on_signals():
+            launch(
+                run_in_group,
+                num_processes,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                args=(cfg, args),
+            )
+    except Stopped as stopped:
+        return stopped.code
+    except KeyboardInterrupt:
+        print("train_net.py: interrupted outside of training: nothing to save", file=sys.stderr)
+        return INTERRUPTED
+    except ProcessExitedException as error:
+        status = status_of_signal(error.exit_code)
+        if status is None:
+            raise
+        return status
     except (UsageError, DatasetError, ProcessRaisedException) as error:
         sentence = user_sentence(error)
         if sentence is None:

@@ -22,15 +22,19 @@ from ..data.training_images import load_training_sets
 from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from .bad_steps import CheckedTrainer
+from .best_model import BestModel
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
 from .exact_resume import ExactResume
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
+from .stop_signals import StopOnSignal, StoppableLoader, Stopped, StopSignals
 
 __all__ = ["KNetTrainer"]
 
 logger = logging.getLogger(__name__)
+
+FINAL = "model_final"  # as Detectron2 names the last checkpoint
 
 
 class ModelFileWriter(HookBase):
@@ -41,10 +45,17 @@ class ModelFileWriter(HookBase):
         self._path = os.path.join(cfg.OUTPUT_DIR, f"model.{cfg.MODEL_FILE.FORMAT}")
         self._half = cfg.MODEL_FILE.HALF
 
+    def before_train(self):
+        if self.trainer.start_iter >= self.trainer.max_iter:  # stopped before it could be written
+            self._write()
+
     def after_step(self):
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            save_model(self._model, self._path, half=self._half)
-            logger.info("Model file (no optimizer) in %s", self._path)
+            self._write()
+
+    def _write(self) -> None:
+        save_model(self._model, self._path, half=self._half)
+        logger.info("Model file (no optimizer) in %s", self._path)
 
 
 class KNetTrainer(DefaultTrainer):
@@ -75,6 +86,7 @@ class KNetTrainer(DefaultTrainer):
         self.checkpointer = KNetCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.keep = self.cfg.SOLVER.CHECKPOINT_KEEP
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
         all_hooks = super().build_hooks()
         saves = next(
@@ -82,6 +94,11 @@ class KNetTrainer(DefaultTrainer):
         )
         resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         all_hooks.insert(saves, resume)
+        self._stop = StopOnSignal(self.checkpointer, self.data_loader, resume)
+        all_hooks.insert(saves + 1 + comm.is_main_process(), self._stop)
+        if self.cfg.MODEL_FILE.BEST_METRIC and comm.is_main_process():
+            evaluates = next(i for i, h in enumerate(all_hooks) if isinstance(h, EvalHook))
+            all_hooks.insert(evaluates + 1, BestModel(self.checkpointer.model, self.cfg))
         if self.cfg.MODEL_FILE.FORMAT and comm.is_main_process():
             all_hooks.append(ModelFileWriter(self.checkpointer.model, self.cfg))
         return all_hooks
@@ -91,10 +108,23 @@ class KNetTrainer(DefaultTrainer):
 
         Raises:
             UsageError: the loss became NaN or infinite.
+            Stopped: a signal came, and the run can be gone on with.
         """
         self._warn_of_frozen_random_layers()
-        super().train()
+        if self.start_iter >= self.max_iter and self.checkpointer.saved != FINAL:
+            # killed after its last step
+            self.checkpointer.save(FINAL, iteration=self.iter)
+        with StopSignals():
+            super().train()
         return getattr(self, "_last_eval_results", None)
+
+    def after_step(self):
+        """As in Detectron2; where a hook finds that the run is to stop, the run is saved."""
+        try:
+            super().after_step()
+        except Stopped as stopped:
+            self._stop.save(stopped)
+            raise
 
     def _warn_of_frozen_random_layers(self) -> None:
         model = self.cfg.MODEL
@@ -160,7 +190,7 @@ class KNetTrainer(DefaultTrainer):
     def build_test_loader(cls, cfg, dataset_name):
         # one image a batch: padding to a larger size changes results a little
         mapper = KNetDatasetMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return StoppableLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
     @classmethod
     def build_optimizer(cls, cfg, model):

@@ -1,0 +1,112 @@
+"""OUTPUT_DIR belongs to one run: an earlier one is set aside, and no two write at once."""
+
+import logging
+import os
+import shutil
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Iterator, List
+
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from ..errors import UsageError
+from .run_folder import RunFolder
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["only_run_in", "own_output_folder", "set_earlier_run_aside"]
+
+logger = logging.getLogger(__name__)
+
+# What a training leaves; a folder with one of the first three holds a run
+_RUN = ("last_checkpoint", "model_*.pth", "metrics.json")
+_ALL = (*_RUN, "model*.safetensors", "model.pth", "config.yaml", "events.out.tfevents.*")
+_LOCK = ".training.lock"
+
+
+@contextmanager
+def own_output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
+    """``OUTPUT_DIR`` for a training, to be asked for in all processes before anything is written.
+
+    Raises:
+        UsageError: another training is in it, or this one starts from weights of an earlier one
+            that would be set aside.
+    """
+    with only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        if comm.is_main_process():
+            goes_on = resume and RunFolder(nn.Identity(), cfg.OUTPUT_DIR).has_checkpoint()
+            if resume and not goes_on:
+                logger.warning(
+                    f"--resume: OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint, so that a new run "
+                    "starts, from MODEL.WEIGHTS"
+                )
+            if not goes_on:
+                set_earlier_run_aside(cfg)
+        comm.synchronize()
+        yield
+
+
+@contextmanager
+def only_run_in(folder: str) -> Iterator[None]:
+    """Keep other trainings out of a folder while the block runs; a process that dies lets go.
+
+    Raises:
+        UsageError: another training is in it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with open(os.path.join(folder, _LOCK), "ab") as file:
+        try:
+            # of this process alone: a loader worker that outlives it a little does not have it
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(
+                f"another training is writing to OUTPUT_DIR {folder}: wait for its end, or choose "
+                "another OUTPUT_DIR"
+            ) from error
+        except OSError:
+            logger.warning(f"The disk of {folder} has no locks: start no other training there")
+        yield
+
+
+def set_earlier_run_aside(cfg: CfgNode) -> None:
+    """Move what an earlier training left in ``OUTPUT_DIR`` into a folder ``run_<number>`` there.
+
+    Raises:
+        UsageError: this run starts from weights among it.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    if not _found(folder, _RUN):
+        return
+    number = 1
+    while (folder / f"run_{number}").exists():
+        number += 1
+    aside = folder / f"run_{number}"
+    files = _found(folder, _ALL)
+    if os.path.realpath(cfg.MODEL.WEIGHTS) in {os.path.realpath(path) for path in files}:
+        raise UsageError(
+            f"OUTPUT_DIR {folder} holds an earlier run, which MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is "
+            "of: choose another OUTPUT_DIR, or go on with that run by --resume"
+        )
+    aside.mkdir()
+    for path in files:
+        path.rename(aside / path.name)
+    if (folder / "inference").is_dir():
+        (folder / "inference").rename(aside / "inference")
+    for log in folder.glob("log.txt*"):
+        # it is open for appending already, in other processes too
+        shutil.copyfile(log, aside / log.name)
+        os.truncate(log, 0)
+    logger.warning(
+        f"OUTPUT_DIR {folder} held an earlier run, which is in {aside} now: to go on with that "
+        f"one instead, stop this one, and start with --resume and OUTPUT_DIR {aside}"
+    )
+
+
+def _found(folder: Path, patterns) -> List[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern)})
