@@ -1,10 +1,12 @@
 """Kill a small training at random instants, again and again, and let it go on each time.
 
     PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 1000
+    PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 100 --signal SIGTERM
 
 Each time it must go on from its last checkpoint, and at its end all must be as in a run that was
 not killed, bit for bit. Half of the kills (-9, of the whole process group) are aimed at the moments
-in which a checkpoint is written. Imports are done once: each training is a fork of this process.
+in which a checkpoint is written. With another signal it must have saved itself. Imports are done
+once: each training is a fork of this process.
 """
 
 import argparse
@@ -33,6 +35,8 @@ from tests.conftest import DEMO_CONFIG, TINY, pairs
 from tests.engine.test_exact_resume import differences
 
 PERIOD = 2  # iterations between checkpoints
+WRITE_SECONDS = 0.08  # about what it takes to write one
+ITERATIONS_A_KILL = 10  # of those that are not aimed, at most about
 
 
 class Attempt:
@@ -55,6 +59,8 @@ class Attempt:
                 status = main_module.main(
                     ["--config-file", DEMO_CONFIG, "--resume", *pairs(options)]
                 )
+            except KeyboardInterrupt:
+                status = 130
             finally:
                 os.write(out, b"end %d\n" % status)
                 os._exit(status)
@@ -67,13 +73,13 @@ class Attempt:
         *lines, self._rest = (self._rest + os.read(self._lines, 4096)).split(b"\n")
         return [(line.split()[0].decode(), int(line.split()[1])) for line in lines]
 
-    def kill(self) -> List[Tuple[str, int]]:
-        """Ends it; returns what it said last."""
-        os.killpg(self.process, signal.SIGKILL)
-        os.waitpid(self.process, 0)
+    def end(self, number: int = signal.SIGKILL) -> Tuple[List[Tuple[str, int]], int]:
+        """Ends it by a signal to its group; returns what it said last, and its exit code."""
+        os.killpg(self.process, number)
+        _, status = os.waitpid(self.process, 0)
         told = self.told(0)
         os.close(self._lines)
-        return told
+        return told, os.waitstatus_to_exitcode(status)
 
 
 def _tell_through(pipe: int) -> None:
@@ -94,15 +100,18 @@ def _tell_through(pipe: int) -> None:
 class Victim:
     """One run from its beginning to its end, over many kills."""
 
-    def __init__(self, options: Dict, draw: random.Random, seconds: float):
+    def __init__(self, options: Dict, draw: random.Random, seconds: float, number: int):
         """
         Args:
             options: of the training.
             draw: for the instants.
-            seconds: that a whole attempt takes about.
+            seconds: after the start in which a kill comes that is not aimed.
+            number: the signal.
         """
         self._options, self._draw, self._seconds = options, draw, seconds
+        self._number = number
         self._log = Path(options["OUTPUT_DIR"] + ".log")
+        self._read = 0  # bytes of the log
         self.counts: Counter = Counter()
         self._saved = -1  # iteration of the last checkpoint, -1: none
         self._writing: Optional[int] = None  # that of one that was begun
@@ -123,25 +132,35 @@ class Victim:
         start, writes = time.monotonic(), 0
         aimed = self._draw.random() < 0.5
         at = start + (60 if aimed or not kill else self._draw.uniform(0, self._seconds))
-        number = self._draw.randint(1, 3)
+        number = self._draw.randint(1, 2)
         attempt = Attempt(self._options, self._log)
         while True:
             for what, value in attempt.told(at - time.monotonic()):
                 self._note(what, value)
                 if what == "end":
-                    attempt.kill()
+                    attempt.end()
                     assert value == 0, f"it ended with {value}: {self._log}"
                     return True
                 writes += what == "writing"
                 if kill and aimed and what == "writing" and writes == number:
-                    at = time.monotonic() + self._draw.uniform(0, 0.02)
+                    at = time.monotonic() + self._draw.uniform(0, WRITE_SECONDS)
             if time.monotonic() >= at:
                 break
         assert kill, f"it hangs: {self._log}"
-        for what, value in attempt.kill():
+        told, status = attempt.end(self._number)
+        for what, value in told:
             self._note(what, value)
-            if what == "end":
-                return value == 0
+        if status == 0:
+            return True
+        if self._number == signal.SIGKILL:
+            assert status == -self._number, f"it ended with {status}: {self._log}"
+        else:
+            # the second where the training had not begun
+            assert status in (128 + self._number, -self._number), f"{status}: {self._log}"
+            assert self._writing is None, f"it ended while it wrote: {self._log}"
+            assert b"Traceback" not in self._log.read_bytes(), self._log
+            self.counts["saved itself"] += b"Stopped by" in self._log.read_bytes()[self._read :]
+            self._read = self._log.stat().st_size
         self.counts["kills"] += 1
         self.counts["while writing"] += self._writing is not None
         parts = Path(self._options["OUTPUT_DIR"]).glob(".*.part")
@@ -179,8 +198,15 @@ def options_of(folder: Path, workers: int, iterations: int) -> Dict:
     }
 
 
-def kill_runs(kills: int, iterations: int, seed: int, folder: Path) -> Counter:
+def kill_runs(kills: int, iterations: int, seed: int, number: int, folder: Path) -> Counter:
     """
+    Args:
+        kills: how many.
+        iterations: of each run.
+        seed: of the instants.
+        number: the signal.
+        folder: for all that is written.
+
     Returns:
         how many kills, and what they hit.
 
@@ -195,11 +221,12 @@ def kill_runs(kills: int, iterations: int, seed: int, folder: Path) -> Counter:
         if workers not in straight:
             start = time.monotonic()
             output = folder / f"straight_{workers}"
-            Victim(options_of(output, workers, iterations), draw, 0).finish()
-            seconds[workers] = time.monotonic() - start
+            Victim(options_of(output, workers, iterations), draw, 0, number).finish()
+            seconds[workers] = 0.5 + (time.monotonic() - start) * ITERATIONS_A_KILL / iterations
             straight[workers] = load_file(str(output / "model_final.pth"))
         output = folder / f"run_{counts['runs']}"
-        victim = Victim(options_of(output, workers, iterations), draw, seconds[workers])
+        options = options_of(output, workers, iterations)
+        victim = Victim(options, draw, seconds[workers], number)
         if not victim.run(kills - counts["kills"]):
             victim.finish()
         different = differences(straight[workers], load_file(str(output / "model_final.pth")))
@@ -215,11 +242,15 @@ def kill_runs(kills: int, iterations: int, seed: int, folder: Path) -> Counter:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--iterations", type=int, default=30, help="of each run")
+    parser.add_argument("--iterations", type=int, default=60, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
     args = parser.parse_args()
+    # a shell has what it starts in the background ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        kill_runs(args.kills, args.iterations, args.seed, Path(folder))
+        number = signal.Signals[args.signal]
+        kill_runs(args.kills, args.iterations, args.seed, number, Path(folder))
     return 0
 
 
