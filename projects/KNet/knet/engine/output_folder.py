@@ -56,10 +56,17 @@ def only_run_in(folder: str) -> Iterator[None]:
     """Keep other trainings out of a folder while the block runs; a process that dies lets go.
 
     Raises:
-        UsageError: another training is in it.
+        UsageError: another training is in it, or it cannot be written.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with open(os.path.join(folder, _LOCK), "ab") as file:
+    lock = Path(folder, _LOCK)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    except OSError as error:
+        raise UsageError(
+            f"OUTPUT_DIR {folder} cannot be written ({error}): choose another"
+        ) from error
+    with open(lock, "ab") as file:
         try:
             # of this process alone: a loader worker that outlives it a little does not have it
             if fcntl is not None:
