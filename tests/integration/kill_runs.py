@@ -1,11 +1,11 @@
 """Kill a small training at random instants, again and again, and let it go on each time.
 
     PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 1000
-    PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 100 --signal SIGTERM
+    PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 100 --signals SIGTERM SIGINT
 
 Each time it must go on from its last checkpoint, and at its end all must be as in a run that was
 not killed, bit for bit. Half of the kills (-9, of the whole process group) are aimed at the moments
-in which a checkpoint is written. With another signal it must have saved itself. Imports are done
+in which a checkpoint is written. By another signal it must have saved itself. Imports are done
 once: each training is a fork of this process.
 """
 
@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from detectron2.utils.env import seed_all_rng
@@ -100,16 +100,16 @@ def _tell_through(pipe: int) -> None:
 class Victim:
     """One run from its beginning to its end, over many kills."""
 
-    def __init__(self, options: Dict, draw: random.Random, seconds: float, number: int):
+    def __init__(self, options: Dict, draw: random.Random, seconds: float, signals: Sequence[int]):
         """
         Args:
             options: of the training.
             draw: for the instants.
             seconds: after the start in which a kill comes that is not aimed.
-            number: the signal.
+            signals: to choose one from each time.
         """
         self._options, self._draw, self._seconds = options, draw, seconds
-        self._number = number
+        self._signals = signals
         self._log = Path(options["OUTPUT_DIR"] + ".log")
         self._read = 0  # bytes of the log
         self.counts: Counter = Counter()
@@ -147,16 +147,17 @@ class Victim:
             if time.monotonic() >= at:
                 break
         assert kill, f"it hangs: {self._log}"
-        told, status = attempt.end(self._number)
+        number = self._draw.choice(self._signals)
+        told, status = attempt.end(number)
         for what, value in told:
             self._note(what, value)
         if status == 0:
             return True
-        if self._number == signal.SIGKILL:
-            assert status == -self._number, f"it ended with {status}: {self._log}"
+        if number == signal.SIGKILL:
+            assert status == -number, f"it ended with {status}: {self._log}"
         else:
             # the second where the training had not begun
-            assert status in (128 + self._number, -self._number), f"{status}: {self._log}"
+            assert status in (128 + number, -number), f"{status}: {self._log}"
             assert self._writing is None, f"it ended while it wrote: {self._log}"
             assert b"Traceback" not in self._log.read_bytes(), self._log
             self.counts["saved itself"] += b"Stopped by" in self._log.read_bytes()[self._read :]
@@ -198,13 +199,15 @@ def options_of(folder: Path, workers: int, iterations: int) -> Dict:
     }
 
 
-def kill_runs(kills: int, iterations: int, seed: int, number: int, folder: Path) -> Counter:
+def kill_runs(
+    kills: int, iterations: int, seed: int, signals: Sequence[int], folder: Path
+) -> Counter:
     """
     Args:
         kills: how many.
         iterations: of each run.
         seed: of the instants.
-        number: the signal.
+        signals: to choose one from each time.
         folder: for all that is written.
 
     Returns:
@@ -221,12 +224,12 @@ def kill_runs(kills: int, iterations: int, seed: int, number: int, folder: Path)
         if workers not in straight:
             start = time.monotonic()
             output = folder / f"straight_{workers}"
-            Victim(options_of(output, workers, iterations), draw, 0, number).finish()
+            Victim(options_of(output, workers, iterations), draw, 0, signals).finish()
             seconds[workers] = 0.5 + (time.monotonic() - start) * ITERATIONS_A_KILL / iterations
             straight[workers] = load_file(str(output / "model_final.pth"))
         output = folder / f"run_{counts['runs']}"
         options = options_of(output, workers, iterations)
-        victim = Victim(options, draw, seconds[workers], number)
+        victim = Victim(options, draw, seconds[workers], signals)
         if not victim.run(kills - counts["kills"]):
             victim.finish()
         different = differences(straight[workers], load_file(str(output / "model_final.pth")))
@@ -244,13 +247,18 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--iterations", type=int, default=60, help="of each run")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--signal", default="SIGKILL", choices=["SIGKILL", "SIGTERM", "SIGINT"])
+    parser.add_argument(
+        "--signals",
+        nargs="+",
+        default=["SIGKILL"],
+        choices=["SIGKILL", "SIGTERM", "SIGINT", "SIGUSR1"],
+    )
     args = parser.parse_args()
     # a shell has what it starts in the background ignore Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        number = signal.Signals[args.signal]
-        kill_runs(args.kills, args.iterations, args.seed, number, Path(folder))
+        signals = [signal.Signals[name] for name in args.signals]
+        kill_runs(args.kills, args.iterations, args.seed, signals, Path(folder))
     return 0
 
 

@@ -4,7 +4,6 @@ Ctrl-C and many schedulers send it to the whole process group: a worker that die
 the training in an error, before it can save itself.
 """
 
-import os
 import signal
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
@@ -27,28 +26,21 @@ class _WorkerStart:
 
     def __call__(self, worker: int) -> None:
         for number in STOP_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
-        # the loader ends by it a worker that does not end by itself; the group's comes first
-        signal.signal(signal.SIGTERM, _end_at_the_second())
+            if number != signal.SIGTERM:
+                signal.signal(number, signal.SIG_IGN)
+        # the loader may end its workers by it: a training's handler, which a fork has, tells that
+        # from the signal to the group, but torch has put one of its own in its place
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         if self._theirs is not None:
             self._theirs(worker)
 
 
-def _end_at_the_second() -> Callable[[int, Any], None]:
-    received = []
-
-    def handle(number: int, frame: Any) -> None:
-        received.append(number)
-        if len(received) > 1:
-            os._exit(0)
-
-    return handle
-
-
 def leave_signals_to_trainer(loader: DataLoader) -> DataLoader:
-    """Have the workers that a loader will start ignore the signals that stop a training."""
+    """Have the workers that a loader will start leave the signals that stop a training to it."""
     loader.worker_init_fn = _WorkerStart(loader.worker_init_fn)
     return loader
 

@@ -94,12 +94,13 @@ class StopSignals:
             _end_by(number)
 
     def _handle_in_fork(self, number: int) -> None:
-        """In a process that works for this one, e.g. one that measures panoptic quality."""
+        """In a process that works for this one: it loads data, or measures panoptic quality."""
         if number == signal.SIGTERM:
             time.sleep(0.1)
-            # that of the whole group is for this process to obey, another ends the work
+            # that of the whole group is for this process to obey; by another it ends the work,
+            # and takes it for an error if the status is not 0
             if self._is_new():
-                _end_by(number)
+                os._exit(0)
 
     def _is_new(self) -> bool:
         return time.monotonic() - self._time.value > _SAME_SIGNAL_SECONDS
@@ -199,8 +200,11 @@ def passing_on_signals() -> Iterator[None]:
     """What a process that only waits for others does with signals: gives them to these."""
 
     def handle(number: int, frame: Any) -> None:
-        for child in multiprocessing.active_children():
+        children = multiprocessing.active_children()
+        for child in children:
             os.kill(child.pid, number)
+        if not children:
+            _end_by(number)
 
     before = _handle_by(handle)
     try:
