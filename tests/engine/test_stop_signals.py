@@ -228,7 +228,7 @@ def test_a_process_that_waits_for_others_passes_signals_on():
 
 def test_killed_again_and_again():
     """A short form of the program; it says how many kills it has made."""
-    words = "--kills 10 --iterations 14 --signals SIGKILL SIGTERM SIGINT".split()
+    words = ["--kills", "10", "--iterations", "14", "--signals", "SIGKILL", "SIGTERM", "SIGINT"]
     done = subprocess.run(
         [sys.executable, "tests/integration/kill_runs.py", *words],
         cwd=REPO,

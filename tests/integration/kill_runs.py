@@ -1,7 +1,7 @@
 """Kill a small training at random instants, again and again, and let it go on each time.
 
     PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 1000
-    PYTHONPATH=projects/KNet python tests/integration/kill_runs.py --kills 100 --signals SIGTERM SIGINT
+    ... --kills 100 --signals SIGTERM SIGINT
 
 Each time it must go on from its last checkpoint, and at its end all must be as in a run that was
 not killed, bit for bit. Half of the kills (-9, of the whole process group) are aimed at the moments
