@@ -28,9 +28,11 @@ def train(train_net, monkeypatch, options):
 
     def run(*values, flags=(), **more):
         left = iter(values)
-        monkeypatch.setattr(
-            KNetTrainer, "test", lambda cfg, model: {"panoptic_seg": {"PQ": next(left), "SQ": 9.0}}
-        )
+
+        def measured(cfg, model):
+            return {"panoptic_seg": {"PQ": next(left), "SQ": 9.0}}
+
+        monkeypatch.setattr(KNetTrainer, "test", staticmethod(measured))
         return train_net(*flags, options={**options, **more})
 
     return run

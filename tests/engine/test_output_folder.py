@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from knet.engine.main import load_config
 from knet.engine.output_folder import only_run_in
 from knet.errors import UsageError
 from tests.conftest import REPO
@@ -62,9 +63,11 @@ def test_evaluating_sets_nothing_aside(train_net, options, tiny_options, tmp_pat
 def test_weights_of_the_earlier_run(train_net, options, tmp_path):
     assert train_net(options=options).status == 0
     options["MODEL.WEIGHTS"] = str(tmp_path / "output" / "model_final.pth")
-    sentence = train_net(options=options).sentence()
-    assert "choose another OUTPUT_DIR" in sentence and "model_final.pth" in sentence
-    assert (tmp_path / "output" / "model_final.pth").exists()
+    outcome = train_net(options=options)
+    assert outcome.status == 0
+    moved = str(tmp_path / "output" / "run_1" / "model_final.pth")
+    assert f"are in {moved} now" in outcome.out
+    assert moved == load_config(str(tmp_path / "output" / "config.yaml")).MODEL.WEIGHTS
 
 
 def test_a_wrong_command_sets_nothing_aside(train_net, options, tmp_path):

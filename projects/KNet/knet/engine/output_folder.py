@@ -33,11 +33,13 @@ _LOCK = ".training.lock"
 def own_output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
     """``OUTPUT_DIR`` for a training, to be asked for in all processes before anything is written.
 
+    ``MODEL.WEIGHTS`` of an earlier run there are found where they are then.
+
     Raises:
-        UsageError: another training is in it, or this one starts from weights of an earlier one
-            that would be set aside.
+        UsageError: another training is in it, or it cannot be written.
     """
     with only_run_in(cfg.OUTPUT_DIR) if comm.is_main_process() else nullcontext():
+        weights = cfg.MODEL.WEIGHTS
         if comm.is_main_process():
             goes_on = resume and RunFolder(nn.Identity(), cfg.OUTPUT_DIR).has_checkpoint()
             if resume and not goes_on:
@@ -46,8 +48,12 @@ def own_output_folder(cfg: CfgNode, *, resume: bool) -> Iterator[None]:
                     "starts, from MODEL.WEIGHTS"
                 )
             if not goes_on:
-                set_earlier_run_aside(cfg)
-        comm.synchronize()
+                weights = set_earlier_run_aside(cfg)
+        weights = comm.all_gather(weights)[0]  # the other processes wait
+        if weights != cfg.MODEL.WEIGHTS:
+            cfg.defrost()
+            cfg.MODEL.WEIGHTS = weights
+            cfg.freeze()
         yield
 
 
@@ -81,27 +87,23 @@ def only_run_in(folder: str) -> Iterator[None]:
         yield
 
 
-def set_earlier_run_aside(cfg: CfgNode) -> None:
+def set_earlier_run_aside(cfg: CfgNode) -> str:
     """Move what an earlier training left in ``OUTPUT_DIR`` into a folder ``run_<number>`` there.
 
-    Raises:
-        UsageError: this run starts from weights among it.
+    Returns:
+        ``MODEL.WEIGHTS``, the new path if they were among it.
     """
-    folder = Path(cfg.OUTPUT_DIR)
+    folder, weights = Path(cfg.OUTPUT_DIR), cfg.MODEL.WEIGHTS
     if not _found(folder, _RUN):
-        return
+        return weights
     number = 1
     while (folder / f"run_{number}").exists():
         number += 1
     aside = folder / f"run_{number}"
-    files = _found(folder, _ALL)
-    if os.path.realpath(cfg.MODEL.WEIGHTS) in {os.path.realpath(path) for path in files}:
-        raise UsageError(
-            f"OUTPUT_DIR {folder} holds an earlier run, which MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} is "
-            "of: choose another OUTPUT_DIR, or go on with that run by --resume"
-        )
     aside.mkdir()
-    for path in files:
+    for path in _found(folder, _ALL):
+        if os.path.realpath(path) == os.path.realpath(cfg.MODEL.WEIGHTS):
+            weights = str(aside / path.name)
         path.rename(aside / path.name)
     if (folder / "inference").is_dir():
         (folder / "inference").rename(aside / "inference")
@@ -113,6 +115,9 @@ def set_earlier_run_aside(cfg: CfgNode) -> None:
         f"OUTPUT_DIR {folder} held an earlier run, which is in {aside} now: to go on with that "
         f"one instead, stop this one, and start with --resume and OUTPUT_DIR {aside}"
     )
+    if weights != cfg.MODEL.WEIGHTS:
+        logger.warning(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} of that run are in {weights} now")
+    return weights
 
 
 def _found(folder: Path, patterns) -> List[Path]:
