@@ -126,6 +126,7 @@ def test_a_run_with_repeated_images_goes_on_as_if_never_stopped(
     first = loader(7)
     batches = iter(first)
     assert told(batches, 13) == straight[:26]
+    state = first.state_dict()
     second = loader(8)
-    assert second.load_state_dict(first.state_dict()) == ""
+    assert second.load_state_dict(state) == ""
     assert told(iter(second), 11) == straight[26:]

@@ -185,7 +185,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         setup_logging(cfg)
         num_processes = prepare(cfg, args.num_gpus, args.num_machines)
         cfg.freeze()
-        with nullcontext() if num_processes == 1 else passing_on_signals():
+        with passing_on_signals() if num_processes * args.num_machines > 1 else nullcontext():
             launch(
                 run_in_group,
                 num_processes,

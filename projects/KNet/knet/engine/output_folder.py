@@ -23,9 +23,16 @@ __all__ = ["only_run_in", "own_output_folder", "set_earlier_run_aside"]
 
 logger = logging.getLogger(__name__)
 
-# What a training leaves; a folder with one of the first three holds a run
-_RUN = ("last_checkpoint", "model_*.pth", "metrics.json")
-_ALL = (*_RUN, "model*.safetensors", "model.pth", "config.yaml", "events.out.tfevents.*")
+# What tells of a training in a folder, and what else it leaves
+_RUN = ("last_checkpoint", "metrics.json", "model_[0-9]*.pth", "model_final.pth")
+_ALL = (
+    *_RUN,
+    "config.yaml",
+    "events.out.tfevents.*",
+    "model_best.*",
+    "model.pth",
+    "model.safetensors",
+)
 _LOCK = ".training.lock"
 
 
