@@ -115,6 +115,7 @@ class Victim:
         self.counts: Counter = Counter()
         self._saved = -1  # iteration of the last checkpoint, -1: none
         self._writing: Optional[int] = None  # that of one that was begun
+        self._begun = False  # has this attempt?
 
     def run(self, kills: int) -> bool:
         """Kill it at most so often; has it come to its end?"""
@@ -129,7 +130,7 @@ class Victim:
             pass
 
     def _attempt(self, kill: bool = True) -> bool:
-        start, writes = time.monotonic(), 0
+        start, writes, self._begun = time.monotonic(), 0, False
         aimed = self._draw.random() < 0.5
         at = start + (60 if aimed or not kill else self._draw.uniform(0, self._seconds))
         number = self._draw.randint(1, 2)
@@ -158,12 +159,12 @@ class Victim:
         else:
             # the second where the training had not begun
             assert status in (128 + number, -number), f"{status}: {self._log}"
-            assert self._writing is None, f"it ended while it wrote: {self._log}"
+            assert not self._begun or self._writing is None, f"it ended while it wrote: {self._log}"
             assert b"Traceback" not in self._log.read_bytes(), self._log
             self.counts["saved itself"] += b"Stopped by" in self._log.read_bytes()[self._read :]
             self._read = self._log.stat().st_size
         self.counts["kills"] += 1
-        self.counts["while writing"] += self._writing is not None
+        self.counts["while writing"] += self._begun and self._writing is not None
         parts = Path(self._options["OUTPUT_DIR"]).glob(".*.part")
         self.counts["half a file left"] += any(parts)
         return False
@@ -176,7 +177,7 @@ class Victim:
                 self._saved + 1 if self._writing is None else self._writing + 1,
             }
             assert iteration in possible, f"goes on from {iteration}, not {possible}: {self._log}"
-            self._saved, self._writing = iteration - 1, None
+            self._saved, self._writing, self._begun = iteration - 1, None, True
             self.counts["resumes"] += iteration > 0
         elif what == "writing":
             self._writing = iteration
