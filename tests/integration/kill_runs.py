@@ -47,7 +47,7 @@ class Attempt:
         self._rest = b""
         self.process = os.fork()
         if self.process == 0:
-            os.setsid()
+            os.setpgid(0, 0)
             with open(log, "ab") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
@@ -65,6 +65,7 @@ class Attempt:
                 os.write(out, b"end %d\n" % status)
                 os._exit(status)
         os.close(out)
+        os.setpgid(self.process, self.process)  # whoever comes first
 
     def told(self, seconds: float) -> List[Tuple[str, int]]:
         """What it says within so many seconds: (start, iteration), (writing, ...), (saved, ...)."""
