@@ -37,7 +37,7 @@ PUBLISHED_FORM = {
 }
 # The demo's model, in the published form, and schedule made so small that a training step takes
 # milliseconds.
-_TINY = {
+TINY = {
     **PUBLISHED_FORM,
     "MODEL.DEVICE": "cpu",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
@@ -218,7 +218,7 @@ def shapes(tmp_path_factory) -> Names:
 def tiny_options(shapes, tmp_path) -> dict:
     """Options that shrink the demo config; change some and give them to `pairs`."""
     return {
-        **_TINY,
+        **TINY,
         "DATASETS.TRAIN": (shapes.train,),
         "DATASETS.TEST": (shapes.val,),
         "OUTPUT_DIR": str(tmp_path / "output"),

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
+from detectron2.utils.env import seed_all_rng
 
 from knet.data.datasets.custom import register_custom_datasets
 from knet.data.samplers import build_repeating_sampler
@@ -91,3 +92,41 @@ def test_one_data_set_twice_counts_twice(tiny_config, shapes):
     tiny_config.DATASETS.TRAIN = (shapes.train, shapes.train)
     (name, first), (_, second) = load_training_sets(tiny_config)
     assert name == shapes.train and first and first == second
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        "RepeatFactorTrainingSampler",
+        "WeightedTrainingSampler",
+        "WeightedCategoryTrainingSampler",
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_with_repeated_images_goes_on_as_if_never_stopped(
+    tiny_config, shapes, sampler, workers
+):
+    tiny_config.DATASETS.TRAIN, tiny_config.DATASETS.TEST = (shapes.train, shapes.val), ()
+    tiny_config.DATASETS.TRAIN_REPEAT_FACTOR = [(shapes.val, 1.7)]
+    tiny_config.DATALOADER.REPEAT_THRESHOLD = 0.9
+    tiny_config.DATALOADER.SAMPLER_TRAIN = sampler
+    tiny_config.DATALOADER.NUM_WORKERS = workers
+
+    def loader(seed):
+        seed_all_rng(seed)
+        return KNetTrainer.build_train_loader(tiny_config)
+
+    def told(batches, number):
+        batches = itertools.islice(batches, number)
+        return [(x["file_name"], x["image"].numpy().tobytes()) for b in batches for x in b]
+
+    straight = told(iter(loader(7)), 24)  # more than all images once
+    names = [name for name, _ in straight]
+    assert max(map(names.count, names)) - min(map(names.count, names)) > 1, "some more often"
+    first = loader(7)
+    batches = iter(first)
+    assert told(batches, 13) == straight[:26]
+    state = first.state_dict()
+    second = loader(8)
+    assert second.load_state_dict(state) == ""
+    assert told(iter(second), 11) == straight[26:]

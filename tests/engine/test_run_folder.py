@@ -14,6 +14,7 @@ from knet.checkpoint.safe_load import load_file
 from knet.engine.checkpointer import KNetCheckpointer
 from knet.engine.run_folder import RunFolder
 from knet.errors import UsageError
+from tests.engine.test_exact_resume import differences
 
 
 @pytest.fixture
@@ -125,6 +126,47 @@ RunFolder(nn.Linear(3, 2), {str(tmp_path)!r}).save("model_0000002", iteration=9)
     assert not any(p.name.endswith(".part") for p in tmp_path.iterdir()), "taken away"
 
 
+def numbers(tmp_path):
+    return sorted(int(p.stem[6:]) for p in tmp_path.glob("model_0*.pth"))
+
+
+def test_the_last_ones_are_kept(checkpointer, tmp_path):
+    checkpointer.save("model_final", iteration=2)
+    (tmp_path / "model_best.pth").touch()
+    checkpointer.keep = 2
+    checkpointer.save("model_0000003", iteration=3)
+    assert numbers(tmp_path) == [2, 3]
+    # a run that goes on knows those from before
+    again = KNetCheckpointer(nn.Linear(3, 2), str(tmp_path))
+    again.keep = 2
+    assert again.resume_or_load("")["iteration"] == 3
+    again.save("model_0000004", iteration=4)
+    assert numbers(tmp_path) == [3, 4]
+    assert (tmp_path / "model_final.pth").exists() and (tmp_path / "model_best.pth").exists()
+
+
+def test_none_is_removed_for_one_that_is_not_whole(checkpointer, tmp_path, monkeypatch):
+    checkpointer.keep = 1
+
+    def full(content, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UsageError):
+        checkpointer.save("model_0000003", iteration=3)
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+def test_a_damaged_one_does_not_count_as_kept(checkpointer, tmp_path):
+    truncate(tmp_path / "model_0000002.pth")
+    checkpointer.keep = 2
+    assert checkpointer.resume_or_load("")["iteration"] == 1
+    checkpointer.save("model_0000003", iteration=3)
+    assert numbers(tmp_path) == [1, 2, 3], "two that are whole"
+    checkpointer.save("model_0000002", iteration=2)
+    assert numbers(tmp_path) == [2, 3]
+
+
 @pytest.mark.parametrize("flags", [[], ["--eval-only"]], ids=["train", "eval-only"])
 @pytest.mark.parametrize("below", ["/proc/run", "a file"])
 def test_a_folder_that_cannot_be_written(train_net, tiny_options, tmp_path, below, flags):
@@ -152,3 +194,18 @@ def test_a_training_goes_on_behind_a_damaged_checkpoint(train_net, tiny_options,
     outcome = train_net("--resume", options=options)
     assert outcome.status == 0 and "Starting training from iteration 1" in outcome.out
     assert load_file(str(tmp_path / "output" / "model_final.pth"))["iteration"] == 1
+
+
+def test_a_run_killed_after_its_last_step_gets_its_final_files(train_net, tiny_options, tmp_path):
+    options = {**tiny_options, "DATASETS.TEST": (), "SOLVER.CHECKPOINT_PERIOD": 1}
+    options["MODEL_FILE.FORMAT"] = "pth"
+    assert train_net(options=options).status == 0
+    output = tmp_path / "output"
+    names = ("model_final.pth", "model.pth")
+    before = [load_file(str(output / name)) for name in names]
+    for name in names:
+        (output / name).unlink()
+    (output / "last_checkpoint").write_text("model_0000001.pth")
+    assert train_net("--resume", options=options).status == 0
+    assert differences(before, [load_file(str(output / name)) for name in names]) == []
+    assert (output / "last_checkpoint").read_text() == "model_final.pth"

@@ -248,6 +248,8 @@ def _add_data_and_solver(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Parameters without weight decay: patterns (as of file names) of their names
     cfg.SOLVER.NO_DECAY = []
+    # So many of the last checkpoints are kept, beside the final one; 0: all
+    cfg.SOLVER.CHECKPOINT_KEEP = 0
     # Steps whose loss is NaN or infinite: so many in a run are left out, with a warning; one more
     # ends it before any weight is changed
     cfg.SOLVER.MAX_BAD_STEPS = 0
@@ -294,3 +296,9 @@ def _add_model_file(cfg: CN) -> None:
     cfg.MODEL_FILE.FORMAT = ""
     # Matrices and convolutions in float16: half the size, three decimal digits
     cfg.MODEL_FILE.HALF = False
+    # Write OUTPUT_DIR/model_best.<FORMAT, or pth> after each evaluation that is better than all
+    # before by this metric, named as in metrics.json: "panoptic_seg/PQ", "segm/AP",
+    # "sem_seg/mIoU", ...; "": none
+    cfg.MODEL_FILE.BEST_METRIC = ""
+    # Better is more (max) or less (min)
+    cfg.MODEL_FILE.BEST_MODE = "max"

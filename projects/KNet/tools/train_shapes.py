@@ -54,6 +54,7 @@ TASKS = (
 
 MARKER = ".knet_demo"  # lies in a folder that the demo may clear
 RUN_FILES = (
+    "*_run_id.txt",
     "config.yaml",
     "events.out.tfevents.*",
     "inference",
@@ -64,6 +65,7 @@ RUN_FILES = (
     "model_*.pth",
     "pictures",
     "results.png",
+    "run.png",
 )
 
 

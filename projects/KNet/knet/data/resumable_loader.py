@@ -3,8 +3,9 @@
 Without a restored position it gives what Detectron2's loader gives, draw for draw.
 """
 
+import weakref
 from dataclasses import replace
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.utils.data import Sampler
 from .random_state import random_state, set_random_state
 from .sample_stream import ORIGIN, Origin, Place, SampleStream
 from .unreadable import Unreadable
+from .worker_signals import leave_signals_to_trainer, starting_workers
 
 __all__ = ["ResumableLoader", "build_resumable_loader"]
 
@@ -46,6 +48,7 @@ def build_resumable_loader(
         aspect_ratio_grouping=grouping,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
+    leave_signals_to_trainer(loader.dataset if grouping else loader)
     return ResumableLoader(stream, loader, cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -71,11 +74,25 @@ class ResumableLoader:
         self._waiting: List[Origin] = []  # delivered, and in no batch yet
         self._random: Dict[str, np.ndarray] = {}  # of this process, to go on from
         self._repeated: List[Dict] = []  # samples that waited: their index and random state
+        self._loaded: Optional[Dict[str, Any]] = None  # where to go on, until that is done
+        self._running: Callable[[], Optional[Generator]] = lambda: None  # the last iterator
 
     def __iter__(self) -> Iterator[List[Dict]]:
+        batches = self._batches()
+        # a strong reference would be a circle, and keep the workers of what nobody uses any more
+        self._running = weakref.ref(batches)
+        return batches
+
+    def close(self) -> None:
+        """End the workers; the position is as it was."""
+        running = self._running()
+        if running is not None:
+            running.close()
+
+    def _batches(self) -> Iterator[List[Dict]]:
         start = self._stream.start
         self._place = replace(start, done=dict(start.done), after=dict(start.after))
-        self._waiting = []
+        self._waiting, self._loaded = [], None
         for batch in self._deliveries() if self._samples is None else self._loader:
             origins = [sample.pop(ORIGIN) for sample in batch]
             self._waiting = [o for o in self._waiting if not any(o is other for other in origins)]
@@ -83,7 +100,9 @@ class ResumableLoader:
 
     def _deliveries(self) -> Iterator[Any]:
         """What comes from the workers; before it the samples that had come and were not used."""
-        iterator = iter(self._loader if self._samples is None else self._samples)  # draws a seed
+        with starting_workers():
+            # draws a seed
+            iterator = iter(self._loader if self._samples is None else self._samples)
         repeated = [self._repeat(**sample) for sample in self._repeated]
         if self._random:
             set_random_state(self._random)
@@ -111,6 +130,8 @@ class ResumableLoader:
 
         Plain containers, numbers and tensors.
         """
+        if self._loaded is not None:
+            return self._loaded
         place = self._place
         return {
             "sampler": _attributes(self._stream.sampler),
@@ -149,6 +170,7 @@ class ResumableLoader:
         theirs = (state["num_workers"], state["batch_size"], state["grouped"])
         if ours == theirs:
             self._stream.start, self._repeated = place, list(state["waiting"])
+            self._loaded = state
             return ""
         self._stream.start = Place(offset=place.samples)
         return (

@@ -21,6 +21,7 @@ from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from ..modeling.normalizers import SHARES
+from .best_model import check_best_metric
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
 from .saving_checks import check_saving
@@ -176,6 +177,8 @@ def _check_solver(cfg, num_workers: int) -> None:
         )
     if cfg.SOLVER.MAX_BAD_STEPS < 0:
         raise UsageError(f"SOLVER.MAX_BAD_STEPS is {cfg.SOLVER.MAX_BAD_STEPS}: 0 (none) or more")
+    if cfg.SOLVER.CHECKPOINT_KEEP < 0:
+        raise UsageError(f"SOLVER.CHECKPOINT_KEEP is {cfg.SOLVER.CHECKPOINT_KEEP}: 0 (all) or more")
     if cfg.DATALOADER.NUM_WORKERS < 0:
         raise UsageError(
             f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "
@@ -195,10 +198,11 @@ def _check_model_file(cfg) -> None:
             "MODEL_FILE.FORMAT safetensors needs the package safetensors: pip install safetensors, "
             "or set it to pth"
         )
-    if cfg.MODEL_FILE.HALF and not ending:
+    if cfg.MODEL_FILE.HALF and not (ending or cfg.MODEL_FILE.BEST_METRIC):
         raise UsageError(
             "MODEL_FILE.HALF is True, but no model file is written: set MODEL_FILE.FORMAT to pth"
         )
+    check_best_metric(cfg)
 
 
 def check_datasets(cfg) -> None:

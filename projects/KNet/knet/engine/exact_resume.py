@@ -40,9 +40,12 @@ class ExactResume(HookBase):
 
     def after_step(self):
         done = self.trainer.iter + 1
-        if comm.get_world_size() > 1 and (
-            done % self._period == 0 or done >= self.trainer.max_iter
-        ):
+        if done % self._period == 0 or done >= self.trainer.max_iter:
+            self.gather()
+
+    def gather(self) -> None:
+        """Have the state of now for a checkpoint; to be called in all processes."""
+        if comm.get_world_size() > 1 and self._states_of != self.trainer.iter:
             self._states = comm.gather(self._loader.state_dict())
             self._states_of = self.trainer.iter
 
@@ -57,6 +60,7 @@ class ExactResume(HookBase):
         self._loaded = True
         if len(processes) == world_size:
             difference = self._loader.load_state_dict(processes[comm.get_rank()])
+            self._states, self._states_of = processes, self.trainer.iter
         else:
             samples = sum(samples_of(process) for process in processes) // world_size
             difference = self._loader.start_at(processes[0]["sampler"], samples) or (

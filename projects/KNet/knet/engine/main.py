@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from argparse import Namespace
+from contextlib import nullcontext
 from typing import Dict, Iterator, List, Optional, Sequence
 
 from detectron2.config import CfgNode, get_cfg
@@ -14,7 +15,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
@@ -27,8 +28,10 @@ from .checks import check_config, check_datasets
 from .device import select_device
 from .launching import ALONE, find_place, is_first_of_machine
 from .logs import setup_loggers, tidy_loggers
+from .output_folder import own_output_folder
 from .processes import Peers, leave_group, main_first, start
 from .scaling import scale_to_processes
+from .stop_signals import INTERRUPTED, Stopped, passing_on_signals, status_of_signal
 from .trainer import KNetTrainer
 
 __all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
@@ -135,6 +138,12 @@ def run(cfg: CfgNode, args) -> Dict:
     """What each process does: evaluate (``--eval-only``) or train; returns the results."""
     setup_logging(cfg)
     setup_loggers(cfg.OUTPUT_DIR)
+    with nullcontext() if args.eval_only else own_output_folder(cfg, resume=args.resume):
+        return train_or_evaluate(cfg, args)
+
+
+def train_or_evaluate(cfg: CfgNode, args) -> Dict:
+    """:func:`run` in a folder that is its own."""
     config_file = text_for_locale(args.config_file) if args.config_file else ""
     default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
@@ -156,7 +165,15 @@ def run(cfg: CfgNode, args) -> Dict:
 
 def run_in_group(cfg: CfgNode, args) -> Dict:
     """:func:`run` in one of several processes, which part at its end: else torch may abort one."""
-    results = run(cfg, args)
+    try:
+        results = run(cfg, args)
+    except Stopped:
+        leave_group()
+        raise
+    except KeyboardInterrupt:
+        if comm.get_world_size() > 1:  # torch would take it for an end without error
+            sys.exit(INTERRUPTED)
+        raise
     leave_group()
     return results
 
@@ -167,7 +184,8 @@ def main(argv: Optional[List[str]] = None) -> int:
         argv: command line without the program's name; ``sys.argv`` if None.
 
     Returns:
-        exit status: 0, or 1 after an error of the user, told in one sentence.
+        exit status: 0; 1 after an error of the user, told in one sentence; 128 + its number after
+        a signal, see :mod:`.stop_signals`.
     """
     parser = default_argument_parser()
     parser.add_argument(
@@ -181,7 +199,20 @@ def main(argv: Optional[List[str]] = None) -> int:
         setup_logging(cfg, peers.place.rank)
         num_processes = prepare(cfg, args.num_gpus, peers)
         cfg.freeze()
-        start(run_in_group, num_processes, peers.place, (cfg, args))
+        # one that is among those that others have started waits for none
+        waits = not peers.place.starter and num_processes * args.num_machines > 1
+        with passing_on_signals() if waits else nullcontext():
+            start(run_in_group, num_processes, peers.place, (cfg, args))
+    except Stopped as stopped:
+        return stopped.code
+    except KeyboardInterrupt:
+        print("train_net.py: interrupted outside of training: nothing to save", file=sys.stderr)
+        return INTERRUPTED
+    except ProcessExitedException as error:
+        status = status_of_signal(error.exit_code)
+        if status is None:
+            raise
+        return status
     except SystemExit:  # of Detectron2, where results are not those that were expected
         if peers:
             peers.is_first_to_fail()

@@ -120,7 +120,13 @@ def read_info(content: Any, path: str) -> Optional[ModelInfo]:
     return None if plain is None else ModelInfo.from_plain(plain, path)
 
 
-def save_model(model: nn.Module, path: Union[str, os.PathLike], *, half: bool = False) -> None:
+def save_model(
+    model: nn.Module,
+    path: Union[str, os.PathLike],
+    *,
+    half: bool = False,
+    more: Optional[Mapping[str, Any]] = None,
+) -> None:
     """Write a model file: weights, config and classes, nothing of the training.
 
     The file appears whole or not at all.
@@ -130,6 +136,7 @@ def save_model(model: nn.Module, path: Union[str, os.PathLike], *, half: bool = 
         path: ending in ``.pth`` or ``.safetensors`` (needs the package safetensors).
         half: matrices and convolutions in float16, half the size; they are float32 again when
             loaded, with three decimal digits. Norms and biases stay as they are.
+        more: plain entries to tell of the model beside config and classes.
 
     Raises:
         UsageError: a model without ``info``, another ending, no safetensors, or a path that cannot
@@ -139,15 +146,16 @@ def save_model(model: nn.Module, path: Union[str, os.PathLike], *, half: bool = 
     info: Optional[ModelInfo] = getattr(model, "info", None)
     if info is None:
         raise UsageError("this model does not know its classes: take one of knet.load_model")
+    plain = {**info.to_plain(), **(more or {})}
     weights = {
         # contiguous copies: safetensors takes no views
         name: _halved(tensor, half).detach().to("cpu", copy=True).contiguous()
         for name, tensor in model.state_dict().items()
     }
     if path.endswith(".safetensors"):
-        content = _safetensors(weights, {INFO_KEY: json.dumps(info.to_plain())})
+        content = _safetensors(weights, {INFO_KEY: json.dumps(plain)})
     elif path.endswith(".pth"):
-        content = {"model": weights, INFO_KEY: info.to_plain()}
+        content = {"model": weights, INFO_KEY: plain}
     else:
         raise UsageError(f"the model file {path} must end in .pth or .safetensors")
     try:

@@ -9,7 +9,7 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import Any, List
+from typing import Any, FrozenSet, List
 
 import torch
 from fvcore.common.checkpoint import Checkpointer
@@ -24,11 +24,19 @@ logger = logging.getLogger(__name__)
 
 _LAST = "last_checkpoint"
 _CHECKPOINT = re.compile(r"model_(\d{7}|final)\.pth")  # as Detectron2's hook names them
+_NUMBERED = re.compile(r"model_\d{7}\.pth")
 _PART = re.compile(r"\.(model_\w+\.pth|last_checkpoint)\.\d+\.part")
 
 
 class RunFolder(Checkpointer):
-    """A checkpointer that writes whole files, and goes on from the last that can be read."""
+    """A checkpointer that writes whole files, and goes on from the last that can be read.
+
+    Of the numbered ones the last ``keep`` are kept, 0: all; older ones go when a new one is whole.
+    """
+
+    keep = 0
+    saved = ""  # name of the last that was written, or gone on from
+    _unreadable: FrozenSet[str] = frozenset()  # names of files, which do not count as kept
 
     def save(self, name: str, **kwargs: Any) -> None:
         """As in fvcore.
@@ -48,6 +56,7 @@ class RunFolder(Checkpointer):
             with replacing(path) as part, open(part, "wb") as file:
                 torch.save(content, file)
             self.tag_last_checkpoint(path.name)
+            self.saved, self._unreadable = name, self._unreadable - {path.name}
         except (OSError, RuntimeError) as error:
             good = self._candidates()
             state = f"the last good one is {good[0]}" if good else "there is none before it"
@@ -55,6 +64,16 @@ class RunFolder(Checkpointer):
                 f"the checkpoint {path} cannot be written ({' '.join(str(error).split())}); "
                 f"{state}: make room, or let the folder be written, and go on with --resume"
             ) from error
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        numbered = [p for p in self._candidates() if _NUMBERED.fullmatch(os.path.basename(p))]
+        whole = [path for path in numbered if os.path.basename(path) not in self._unreadable]
+        for path in whole[self.keep :] if self.keep else ():
+            try:
+                os.unlink(path)
+            except OSError as error:
+                logger.warning(f"Cannot remove an old checkpoint: {error}")
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         with replacing(Path(self.save_dir, _LAST)) as part:
@@ -82,6 +101,7 @@ class RunFolder(Checkpointer):
                 load_file(path)
             except (OSError, pickle.UnpicklingError) as error:
                 reasons.append(f"{path} ({' '.join(str(error).split()).rstrip('.')})")
+                self._unreadable |= {os.path.basename(path)}
                 continue
             if reasons:
                 logger.warning(
@@ -89,6 +109,7 @@ class RunFolder(Checkpointer):
                 )
             elif not self._named():
                 logger.warning(f"{self.save_dir} has no {_LAST}: going on from {path}")
+            self.saved = Path(path).stem
             return path
         raise UsageError(
             f"cannot load {', '.join(reasons)}: no checkpoint of OUTPUT_DIR can be read; put a "

@@ -24,6 +24,7 @@ from ..modeling.autocast import DTYPES
 from ..modeling.recompute import recompute_as_configured
 from .averaged_weights import AveragedWeights, with_averaged_weights
 from .bad_steps import CheckedTrainer
+from .best_model import BestModel
 from .changed_keys import Rates
 from .checkpointer import KNetCheckpointer
 from .evaluation_pictures import EvaluationPictures
@@ -32,12 +33,15 @@ from .image_checks import look_at_images
 from .model_file import ModelInfo, save_model
 from .optimizer import build_optimizer
 from .processes import share_gradients
+from .stop_signals import StopOnSignal, StoppableLoader, Stopped, StopSignals
 from .validation_loss import validation_losses
 from .writers import build_writers
 
 __all__ = ["KNetTrainer"]
 
 logger = logging.getLogger(__name__)
+
+FINAL = "model_final"  # as Detectron2 names the last checkpoint
 
 
 class ModelFileWriter(HookBase):
@@ -48,11 +52,18 @@ class ModelFileWriter(HookBase):
         self._path = os.path.join(cfg.OUTPUT_DIR, f"model.{cfg.MODEL_FILE.FORMAT}")
         self._half = cfg.MODEL_FILE.HALF
 
+    def before_train(self):
+        if self.trainer.start_iter >= self.trainer.max_iter:  # stopped before it could be written
+            self._write()
+
     def after_step(self):
         if self.trainer.iter + 1 >= self.trainer.max_iter:
-            with with_averaged_weights(self._model):
-                save_model(self._model, self._path, half=self._half)
-            logger.info("Model file (no optimizer) in %s", self._path)
+            self._write()
+
+    def _write(self) -> None:
+        with with_averaged_weights(self._model):
+            save_model(self._model, self._path, half=self._half)
+        logger.info("Model file (no optimizer) in %s", self._path)
 
 
 class KNetTrainer(DefaultTrainer):
@@ -92,6 +103,7 @@ class KNetTrainer(DefaultTrainer):
         self.checkpointer = KNetCheckpointer(
             self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
+        self.checkpointer.keep = self.cfg.SOLVER.CHECKPOINT_KEEP
         self.checkpointer.skip_classes = self.cfg.MODEL.KNET.WEIGHTS_SKIP_CLASSES
         self.checkpointer.partly = self.cfg.MODEL.KNET.WEIGHTS_PARTLY
         all_hooks = super().build_hooks()
@@ -100,6 +112,8 @@ class KNetTrainer(DefaultTrainer):
         )
         resume = ExactResume(self.data_loader, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         all_hooks.insert(saves, resume)
+        self._stop = StopOnSignal(self.checkpointer, self.data_loader, resume)
+        all_hooks.insert(saves + 1 + comm.is_main_process(), self._stop)
         evaluates = next(i for i, h in enumerate(all_hooks) if isinstance(h, EvalHook))
         all_hooks[evaluates + 1 : evaluates + 1] = self._beside_evaluation()
         if self.cfg.MODEL_EMA.ENABLED:
@@ -112,6 +126,8 @@ class KNetTrainer(DefaultTrainer):
     def _beside_evaluation(self):
         """Hooks that come when the evaluation does, and before the numbers are written."""
         cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
+        if cfg.MODEL_FILE.BEST_METRIC and comm.is_main_process():
+            yield BestModel(self.checkpointer.model, cfg)
         if cfg.TEST.VALIDATION_LOSS:
             yield EvalHook(period, self._validation_losses)
         if cfg.TEST.PICTURES > 0:
@@ -131,10 +147,23 @@ class KNetTrainer(DefaultTrainer):
 
         Raises:
             UsageError: the loss became NaN or infinite.
+            Stopped: a signal came, and the run can be gone on with.
         """
         self._warn_of_frozen_random_layers()
-        super().train()
+        if self.start_iter >= self.max_iter and self.checkpointer.saved != FINAL:
+            # killed after its last step
+            self.checkpointer.save(FINAL, iteration=self.iter)
+        with StopSignals():
+            super().train()
         return getattr(self, "_last_eval_results", None)
+
+    def after_step(self):
+        """As in Detectron2; where a hook finds that the run is to stop, the run is saved."""
+        try:
+            super().after_step()
+        except Stopped as stopped:
+            self._stop.save(stopped)
+            raise
 
     def _warn_of_frozen_random_layers(self) -> None:
         model = self.cfg.MODEL
@@ -205,7 +234,7 @@ class KNetTrainer(DefaultTrainer):
     def build_test_loader(cls, cfg, dataset_name):
         # one image a batch: padding to a larger size changes results a little
         mapper = KNetDatasetMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        return StoppableLoader(build_detection_test_loader(cfg, dataset_name, mapper=mapper))
 
     @classmethod
     def build_optimizer(cls, cfg, model):

@@ -17,6 +17,7 @@ from ..data.ground_truth import is_annotated
 from ..data.random_state import keep_random_state
 from ..data.training_images import load_dicts
 from ..modeling.normalizers import each_process_alone
+from .stop_signals import StoppableLoader
 
 __all__ = ["validation_losses"]
 
@@ -46,8 +47,8 @@ def validation_losses(cfg, model: nn.Module) -> Dict[str, float]:
         return {}
     mapper = KNetDatasetMapper(cfg, is_train=False)  # resizes as in a test
     mapper.is_train = True  # and reads the truth
-    loader = build_detection_test_loader(
-        dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS
+    loader = StoppableLoader(
+        build_detection_test_loader(dicts, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
     )
     means = _mean_over_workers(*_sum_over_batches(model, loader))
     logger.info("Validation loss of %d images: %.4f", len(dicts), means["val_total_loss"])
