@@ -6,11 +6,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
 from detectron2.utils.file_io import PathManager
 
-from ...errors import DatasetError
+from ...errors import DatasetError, Tell, refuse
 from .coco_panoptic import check_entries, class_color, plain_categories, read_json
-from .plain_instances import plain_instances_json
+from .plain_instances import keep_plain_instances, plain_instances, plain_instances_json
 
 __all__ = [
+    "instance_content",
     "instance_metadata",
     "load_coco_instances",
     "read_instances_json",
@@ -34,32 +35,50 @@ def read_instances_json(instances_json: str) -> Dict:
         DatasetError: it is missing, no json, lacks images or categories, contradicts itself, or has
             a mask that cannot be drawn.
     """
-    what = "instance json"
-    content = read_json(instances_json, what, ("images", "categories"))
-    content["annotations"] = content.get("annotations") or []
-    if any("segments_info" in a for a in content["annotations"][:1]):
-        raise DatasetError(
-            f"the {what} {instances_json} is a panoptic json: give it as PANOPTIC_JSON, with the "
-            "PANOPTIC_ROOT of its PNGs"
-        )
-    for key, keys in _KEYS.items():
-        check_entries(content[key], keys, f"'{key}' of {instances_json}")
-    plain_instances_json(instances_json, content)
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise DatasetError(f"{instances_json} has no {key}")
+    content = read_json(instances_json, "instance json", ("images", "categories"))
+    changed = instance_content(content, instances_json)
+    keep_plain_instances(instances_json, content, changed)
     # whether they are things is not asked here
     categories = [{k: v for k, v in c.items() if k != "isthing"} for c in content["categories"]]
     content["categories"] = plain_categories(categories, instances_json)
-    unknown = {a["category_id"] for a in content["annotations"]} - {
-        c["id"] for c in content["categories"]
-    }
-    if unknown:
-        raise DatasetError(
-            f"{instances_json} has an annotation of the category {min(unknown)}, which its "
-            "'categories' do not list"
-        )
     return content
+
+
+def instance_content(content: Dict, instances_json: str, tell: Tell = refuse) -> bool:
+    """Bring the content of an instance json into the plain form, in place, without entries that
+    have a fault.
+
+    Args:
+        content: with ``images`` and ``categories``.
+        instances_json: its path, for the sentences.
+        tell: told of each fault.
+
+    Returns:
+        whether something was changed.
+    """
+    content["annotations"] = content.get("annotations") or []
+    if any("segments_info" in a for a in content["annotations"][:1]):
+        tell(
+            "entry",
+            f"the instance json {instances_json} is a panoptic json: give it as PANOPTIC_JSON, "
+            "with the PANOPTIC_ROOT of its PNGs",
+        )
+        content["annotations"] = []
+    for key, keys in _KEYS.items():
+        content[key] = check_entries(content[key], keys, f"'{key}' of {instances_json}", tell)
+    changed = plain_instances(content, instances_json, tell)
+    for key in ("images", "categories"):
+        if not content[key]:
+            tell("entry", f"{instances_json} has no {key}")
+    known = {c["id"] for c in content["categories"]}
+    unknown = {a["category_id"] for a in content["annotations"]} - known
+    for category_id in sorted(unknown, key=str):
+        tell(
+            "unknown category",
+            f"{instances_json} has an annotation of the category {category_id}, which its "
+            "'categories' do not list",
+        )
+    return changed
 
 
 def instance_metadata(categories: List[Dict]) -> Dict:
