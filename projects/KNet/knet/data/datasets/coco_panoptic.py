@@ -181,7 +181,7 @@ def plain_categories(categories: List[Dict], where: str, tell: Tell = refuse) ->
                     f"the isthing of {entry(i)} is {category['isthing']!r}: it must be 1 for a "
                     "thing, 0 for stuff",
                 )
-            category["isthing"] = isthing
+            category["isthing"] = isthing or 0
         category.pop("color", None)
         plain.append(category if color is None else {**category, "color": list(color)})
     names = [c["name"] for c in plain]
