@@ -98,7 +98,7 @@ def _dotted_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
-def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
+def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1, eval_only: bool = False) -> int:
     """Choose the device and find, before anything is built, what cannot work.
 
     Returns:
@@ -109,7 +109,7 @@ def prepare(cfg: CfgNode, num_gpus: int, num_machines: int = 1) -> int:
     """
     num_processes = select_device(cfg, num_gpus, num_machines)
     check_config(cfg, num_processes * num_machines)
-    check_datasets(cfg)
+    check_datasets(cfg, eval_only)
     if cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         resolve_semantic_classes(cfg)
     elif cfg.MODEL.META_ARCHITECTURE == "KNet":
@@ -165,7 +165,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     try:
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg)
-        num_processes = prepare(cfg, args.num_gpus, args.num_machines)
+        num_processes = prepare(cfg, args.num_gpus, args.num_machines, args.eval_only)
         cfg.freeze()
         launch(
             run_in_group,

@@ -53,11 +53,13 @@ class Report:
         faults: all of them, in the order of the data sets and their images.
         statistics: {data set: what it holds}.
         root: the folder that has all the data; paths are shown below it.
+        inputs: the files that were read.
     """
 
     faults: List[Fault] = field(default_factory=list)
     statistics: Dict[str, SetStatistics] = field(default_factory=dict)
     root: str = ""
+    inputs: List[str] = field(default_factory=list)
 
     def of(self, dataset: str) -> Tell:
         """What adds a fault of a data set."""

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...errors import DatasetError, UsageError
 from ..class_layout import resolve_model_classes
-from .files import FILE_KEYS, files_of, missing_files, tell_of_shared_files
+from .files import FILE_KEYS, files_of, is_address, missing_files, tell_of_shared_files
 from .kinds import ERROR, KINDS
 from .one_image import Findings, Settings, check_one_image
 from .report import Report
@@ -39,7 +39,8 @@ def check_data(cfg, workers: int = 1, progress: bool = False) -> Report:
     report = Report()
     sets = read_sets(cfg, report.of)
     missing = missing_files(itertools.chain.from_iterable(files_of(s.dicts) for s in sets))
-    report.root = _common_folder(sets)
+    report.inputs = [p for s in sets for p in (*s.files, *files_of(s.dicts))]
+    report.root = _common_folder(report.inputs)
     findings = {each.name: [] for each in sets}
     names, *tasks = zip(*_tasks(cfg, sets, set(missing))) if any(s.dicts for s in sets) else [()]
     for name, found in zip(names, _map(tasks, workers, progress)):
@@ -99,9 +100,8 @@ def _map(tasks: Sequence[Sequence], workers: int, progress: bool) -> Iterator[Fi
             ) from error
 
 
-def _common_folder(sets: Sequence[CheckedSet]) -> str:
-    paths = [p for each in sets for p in (*each.files, *files_of(each.dicts)) if "://" not in p]
-    folders = {os.path.dirname(path) for path in paths}
+def _common_folder(paths: Sequence[str]) -> str:
+    folders = {os.path.dirname(path) for path in paths if not is_address(path)}
     try:
         common = os.path.commonpath(folders) if folders else ""
     except ValueError:  # on two drives, or relative and absolute
