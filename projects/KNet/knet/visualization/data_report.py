@@ -130,15 +130,16 @@ def _picture(report: Report, num_kernels: int) -> str:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3 if with_objects else 1, squeeze=False)[0]
     axes[0].set(title="image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
-    for i, each in enumerate(report.statistics.values()):
+    for i, (name, each) in enumerate(report.statistics.items()):
         if each.sizes:
             heights, widths = zip(*each.sizes)
-            axes[0].scatter(widths, heights, s=12, alpha=0.5, color=_COLORS[i % len(_COLORS)])
+            # names as they are, whatever "$" they have
+            style = {"color": _COLORS[i % len(_COLORS)], "label": name.replace("$", r"\$")}
+            axes[0].scatter(widths, heights, s=12, alpha=0.5, **style)
+    axes[0].set(xlim=(0, None), ylim=(0, None))
     if with_objects:
         _draw_objects(axes[1], axes[2], report, num_kernels)
-    # names of data sets as they are, whatever "$" they have
-    names = [name.replace("$", r"\$") for name in report.statistics]
-    axes[0].legend(names, fontsize=8)
+    axes[0].legend(fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -162,6 +163,6 @@ def _draw_objects(counts_axes, areas_axes, report: Report, num_kernels: int) -> 
     areas_axes.set(title="sizes of objects", xlabel="root of the area (pixels)")
     areas_axes.set_ylabel("share of objects")
     if num_kernels:
-        counts_axes.set_title(f"objects an image (MODEL.KNET.NUM_KERNELS {num_kernels})")
+        counts_axes.set_title(f"objects an image; {num_kernels} kernels")
         if num_kernels < 2 * most:
             counts_axes.axvline(num_kernels, color="black", linestyle=":")

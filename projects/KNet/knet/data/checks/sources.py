@@ -89,6 +89,8 @@ def read_sets(cfg, tell_of) -> List[CheckedSet]:
                 _read_registered(made, tell_of(name))
         except (DatasetError, UsageError) as error:
             tell_of(name)("data set", str(error))
+        except Exception as error:  # whatever one holds, the others are checked
+            tell_of(name)("data set", f"'{name}' cannot be read: {error!r}")
         sets.append(made)
     return sets
 

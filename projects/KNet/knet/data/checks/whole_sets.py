@@ -19,6 +19,7 @@ def statistics_of(checked: CheckedSet, findings: Sequence[Findings]) -> SetStati
     if checked.label_maps:
         found.unit = "pixels"
     else:
+        found.unit = "segments" if len(checked.things) < len(checked.classes) else "objects"
         things = set(checked.things)
         areas = [[area for i, area in each.segments if i in things] for each in findings]
         found.objects = [len(each) for each in areas]

@@ -4,9 +4,8 @@ from typing import Dict, List
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
-from detectron2.utils.file_io import PathManager
 
-from ...errors import DatasetError, Tell, refuse
+from ...errors import Tell, refuse
 from .coco_panoptic import check_entries, class_color, plain_categories, read_json
 from .plain_instances import keep_plain_instances, plain_instances, plain_instances_json
 
@@ -105,18 +104,12 @@ def load_coco_instances(instances_json: str, image_root: str, name: str) -> List
         instances_json: in order, see :func:`read_instances_json`.
         image_root: folder of the images.
         name: of the data set.
-
-    Raises:
-        DatasetError: the first image does not exist.
     """
     raw = f"{name} (as in the json)"  # where Detectron2 enters the classes, their names as written
     try:
-        dicts = load_coco_json(plain_instances_json(instances_json), image_root, raw)
+        return load_coco_json(plain_instances_json(instances_json), image_root, raw)
     finally:
         MetadataCatalog.pop(raw, None)
-    if not PathManager.isfile(dicts[0]["file_name"]):
-        raise DatasetError(f"{dicts[0]['file_name']}, which {instances_json} names, does not exist")
-    return dicts
 
 
 def register_coco_instances(name: str, image_root: str, instances_json: str) -> None:

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -134,15 +134,25 @@ def check_entries(
         if missing:
             tell("entry", f"an entry of {where} has no {' and no '.join(missing)}")
             continue
+        wrong = [key for key in keys if not _is_plain(key, entry[key])]
+        if wrong:
+            tell("entry", f"an entry of {where} has the {wrong[0]} {entry[wrong[0]]!r}")
+            continue
         value = entry[keys[-1]]
-        if isinstance(value, (dict, list)):
-            tell("entry", f"an entry of {where} has the {keys[-1]} {value!r}")
-        elif value in seen:
+        if value in seen:
             tell("same id", f"two entries of {where} have the {keys[-1]} {value}")
         else:
             seen.add(value)
             sound.append(entry)
     return sound
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    """Is the name of a file a text, and an id a number or a text?"""
+    if key == "file_name":
+        return isinstance(value, str) and "\0" not in value
+    is_id = key == "id" or key.endswith("_id")
+    return not is_id or (isinstance(value, (int, float, str)) and not isinstance(value, bool))
 
 
 def plain_categories(categories: List[Dict], where: str, tell: Tell = refuse) -> List[Dict]:
@@ -244,8 +254,7 @@ def load_coco_panoptic_json(
         one dict per image, without the last two.
 
     Raises:
-        DatasetError: an annotation names an image or a category that the json does not have, or
-            the first image or PNG does not exist.
+        DatasetError: an annotation names an image or a category that the json does not have.
     """
     content = read_panoptic_json(panoptic_json)
     dicts = panoptic_dicts(content, panoptic_json, image_root, panoptic_root, metadata)
@@ -260,9 +269,6 @@ def load_coco_panoptic_json(
         log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
     if not dicts:
         raise DatasetError(f"{panoptic_json} has no images")
-    for key in ("file_name", "pan_seg_file_name"):
-        if key in dicts[0] and not PathManager.isfile(dicts[0][key]):
-            raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
 
 
@@ -306,8 +312,7 @@ def _image_dict(image: Dict, image_root: str) -> Dict:
     return {
         "file_name": os.path.join(image_root, image["file_name"]),
         "image_id": image["id"],
-        "height": image["height"],
-        "width": image["width"],
+        **{key: image[key] for key in ("height", "width") if key in image},
     }
 
 
