@@ -1,5 +1,10 @@
 """The errors that a user can cause, each told in one sentence that says what to change."""
 
+from typing import Callable
+
+# Told of a fault in data: its kind (see :mod:`knet.data.checks.kinds`), and one sentence.
+Tell = Callable[[str, str], None]
+
 
 class UsageError(ValueError):
     """A configuration that cannot work: the message names the key and what to set it to."""
@@ -7,3 +12,12 @@ class UsageError(ValueError):
 
 class DatasetError(ValueError):
     """Data that cannot be used as it is: the message names the file and what is wrong in it."""
+
+
+def refuse(kind: str, sentence: str) -> None:
+    """The usual :data:`Tell`: the first fault ends the reading.
+
+    Raises:
+        DatasetError: always.
+    """
+    raise DatasetError(sentence)

@@ -1,7 +1,7 @@
 """COCO instance jsons: classes before loading, and what may be wrong in them."""
 
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from knet.data import register_coco_instances
@@ -85,13 +85,6 @@ def test_a_json_that_is_none(dishes, text):
     dishes.json_file.unlink()
     with pytest.raises(DatasetError, match=f"{dishes.json_file} does not exist"):
         register(dishes)
-
-
-def test_an_image_that_is_not_there(dishes):
-    register(dishes)
-    (dishes.images / "001.png").unlink()
-    with pytest.raises(DatasetError, match=r"001\.png.*does not exist"):
-        DatasetCatalog.get("dishes")
 
 
 def test_what_detectron2s_loader_refuses(dishes):

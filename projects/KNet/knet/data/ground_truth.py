@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
-from ..errors import DatasetError
+from ..errors import DatasetError, Tell, refuse
 from .image_reading import read_image
 from .objects import has_mask, why_left_out
 from .orientation import why_turned
@@ -27,6 +27,7 @@ __all__ = [
     "decode_mask",
     "decode_panoptic",
     "is_annotated",
+    "panoptic_ids",
     "read_ground_truth",
     "read_label_map",
     "read_panoptic_rows",
@@ -200,27 +201,40 @@ def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
         )
 
 
-def read_label_map(name: str) -> np.ndarray:
+def read_label_map(name: str, tell: Tell = refuse) -> np.ndarray:
     """(H, W) of 8 or 16 bit; of a palette image the indices, whatever their colours.
 
+    Args:
+        name: of its file.
+        tell: told if it has several channels, which are returned then.
+
     Raises:
-        DatasetError: it cannot be read, or has several channels.
+        DatasetError: it cannot be read.
     """
     labels = read_image(name, None)
     if labels.ndim != 2:
-        raise DatasetError(
+        tell(
+            "label channels",
             f"the label map {name} has {labels.shape[2]} channels: it needs one, the class id of "
-            "each pixel"
+            "each pixel",
         )
     return labels
 
 
 def check_labels(
-    labels: np.ndarray, num_classes: Optional[int], ignore_label: int, name: str
+    labels: np.ndarray,
+    num_classes: Optional[int],
+    ignore_label: int,
+    name: str,
+    tell: Tell = refuse,
 ) -> None:
     """
-    Raises:
-        DatasetError: a label is no class, nor the ignore label.
+    Args:
+        labels: (H, W).
+        num_classes: any id is right where it is None.
+        ignore_label: of pixels without class.
+        name: of the file.
+        tell: told if a label is no class, nor the ignore label.
     """
     if num_classes is None:
         return
@@ -230,9 +244,10 @@ def check_labels(
     if wrong.any():
         one_more = (labels[wrong] == num_classes).all()
         cause = "; ids count from 0: subtract 1 if yours start at 1" if one_more else ""
-        raise DatasetError(
+        tell(
+            "label",
             f"{name} has the class id {labels[wrong][0]}, the data set has the {num_classes} "
-            f"classes 0 to {num_classes - 1} and {ignore_label} for pixels without class{cause}"
+            f"classes 0 to {num_classes - 1} and {ignore_label} for pixels without class{cause}",
         )
 
 
@@ -304,6 +319,11 @@ def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:
 # --------------------------------------------------------------------------------------- decoding
 
 
+def panoptic_ids(png: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W) int32 segment ids R + 256 G + 65536 B, 0 where unlabelled."""
+    return png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+
+
 def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.ndarray, np.ndarray]:
     """The row of each pixel in (unlabelled, *segments), and the ids of these rows.
 
@@ -315,7 +335,7 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
-    ids = png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+    ids = panoptic_ids(png)
     known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
     order = np.argsort(known)
     position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)

@@ -9,9 +9,10 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.registry import Registry
 
+from ..data.checks.before_training import check_before_training
 from ..data.colors import metadata_colors
 from ..data.datasets.custom import register_custom_datasets
-from ..data.image_reading import RAW
+from ..data.image_reading import RAW, ImageReader
 from ..data.training_images import load_dicts
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
@@ -205,12 +206,17 @@ def _check_model_file(cfg) -> None:
     check_best_metric(cfg)
 
 
-def check_datasets(cfg) -> None:
-    """Look, before training, whether the data sets are registered and their files are there.
+def check_datasets(cfg, eval_only: bool = False) -> None:
+    """Look, before training, whether the data sets are registered and all their files are there.
+
+    Args:
+        cfg: the config.
+        eval_only: the images of ``DATASETS.TRAIN`` are not asked for.
 
     Raises:
         UsageError: a name that is not registered, or a class whose colour is none.
-        DatasetError: a file or folder that does not exist.
+        DatasetError: a file or folder that does not exist, or what
+            :func:`knet.data.checks.before_training.check_before_training` finds.
     """
     register_custom_datasets(cfg)
     for key in ("TRAIN", "TEST"):
@@ -223,6 +229,16 @@ def check_datasets(cfg) -> None:
             _check_files(name, key)
             for kind in ("thing", "stuff"):
                 metadata_colors(MetadataCatalog.get(name), f"{kind}_colors")
+    names = dict.fromkeys((*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST))
+    check_before_training(
+        {name: load_dicts(name) for name in names},
+        ImageReader.from_config(cfg),
+        tolerated=[
+            name
+            for name in names
+            if cfg.DATALOADER.MAX_UNREADABLE and name not in cfg.DATASETS.TEST
+        ],
+    )
     for name in cfg.DATASETS.TEST:
         check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
         if cfg.INPUT.FORMAT == RAW:

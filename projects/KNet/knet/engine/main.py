@@ -105,13 +105,16 @@ def _dotted_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
-def prepare(cfg: CfgNode, num_gpus: int, peers: Optional[Peers] = None) -> int:
+def prepare(
+    cfg: CfgNode, num_gpus: int, peers: Optional[Peers] = None, eval_only: bool = False
+) -> int:
     """Choose the device and find, before anything is built, what cannot work.
 
     Args:
         cfg: not frozen.
         num_gpus: wanted GPUs of this machine; 0 means CPU.
         peers: processes started as this one has been, which it joins.
+        eval_only: the images of DATASETS.TRAIN are not needed.
 
     Returns:
         the number of processes on a machine.
@@ -126,7 +129,7 @@ def prepare(cfg: CfgNode, num_gpus: int, peers: Optional[Peers] = None) -> int:
     scale_to_processes(cfg, num_processes * place.num_machines)
     check_config(cfg, num_processes * place.num_machines)
     with main_first():
-        check_datasets(cfg)
+        check_datasets(cfg, eval_only)
     if cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         resolve_semantic_classes(cfg)
     elif cfg.MODEL.META_ARCHITECTURE == "KNet":
@@ -197,7 +200,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         peers = Peers(find_place(args, os.environ))
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg, peers.place.rank)
-        num_processes = prepare(cfg, args.num_gpus, peers)
+        num_processes = prepare(cfg, args.num_gpus, peers, args.eval_only)
         cfg.freeze()
         # one that is among those that others have started waits for none
         waits = not peers.place.starter and num_processes * args.num_machines > 1

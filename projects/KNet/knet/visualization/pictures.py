@@ -21,12 +21,12 @@ from ..errors import UsageError
 from ..evaluation.outputs import PREDICTIONS, data_files
 from ..files import output_names, refuse_overwriting
 from .captions import draw_captions
-from .colors import class_colors, colors_of_found, object_colors
+from .colors import Color, class_colors, colors_of_found, object_colors
 from .results import RESULTS, find_results
 from .segmentation import Segmentation
 from .segmentation_panel import draw_segmentation
 
-__all__ = ["draw_contact_sheet", "draw_predictions"]
+__all__ = ["draw_contact_sheet", "draw_predictions", "side_by_side"]
 
 ENDINGS = (".png", ".jpg")
 # Sizes in pixels of the drawing
@@ -145,25 +145,51 @@ def _compose(
     labels: bool,
 ) -> np.ndarray:
     """Three panels below their captions: (h + captions, 3 w + 2 GAP, 3) uint8 RGB."""
-    size = _drawing_size(image.shape[:2])
-    smooth = cv2.INTER_CUBIC if size[0] > image.shape[0] else cv2.INTER_AREA
-    image = cv2.resize(image, size[::-1], interpolation=smooth)
-    truth, prediction = truth.resized(size), prediction.resized(size)
     if by_class:
         colors = class_colors(truth, metadata), class_colors(prediction, metadata)
     else:
         of_truth = object_colors(truth, metadata)
         colors = of_truth, colors_of_found(truth, of_truth, prediction, metadata)
+    captions = (title, "ground truth", "prediction")
+    return side_by_side(image, (truth, prediction), colors, captions, metadata, labels)
+
+
+def side_by_side(
+    image: np.ndarray,
+    segmentations: Sequence[Segmentation],
+    colors: Sequence[Sequence[Color]],
+    captions: Sequence[str],
+    metadata,
+    labels: bool = True,
+) -> np.ndarray:
+    """The image, and each of P segmentations over it in grey, below their captions.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        segmentations: P of the same size.
+        colors: for each the colours of its segments.
+        captions: P + 1.
+        metadata: the data set's, with the names of classes.
+        labels: whether to write them.
+
+    Returns:
+        (h + captions, (P + 1) w + P GAP, 3) uint8 RGB.
+    """
+    size = _drawing_size(image.shape[:2])
+    smooth = cv2.INTER_CUBIC if size[0] > image.shape[0] else cv2.INTER_AREA
+    image = cv2.resize(image, size[::-1], interpolation=smooth)
     # over the image in grey, so that void is what has no colour
     grey = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     panels = [image] + [
-        draw_segmentation(grey, each, metadata, own, opacity=MASK_OPACITY, labels=labels)
-        for each, own in zip((truth, prediction), colors)
+        draw_segmentation(
+            grey, each.resized(size), metadata, own, opacity=MASK_OPACITY, labels=labels
+        )
+        for each, own in zip(segmentations, colors)
     ]
-    captions = draw_captions((title, "ground truth", "prediction"), size[1])
-    gap = np.full((len(captions[0]) + size[0], GAP, 3), 255, np.uint8)
+    strips = draw_captions(captions, size[1])
+    gap = np.full((len(strips[0]) + size[0], GAP, 3), 255, np.uint8)
     columns = []
-    for caption, panel in zip(captions, panels):
+    for caption, panel in zip(strips, panels):
         columns += [gap, np.concatenate((caption, panel))]
     return np.concatenate(columns[1:], axis=1)
 

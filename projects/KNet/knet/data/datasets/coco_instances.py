@@ -4,13 +4,13 @@ from typing import Dict, List
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
-from detectron2.utils.file_io import PathManager
 
-from ...errors import DatasetError
+from ...errors import Tell, refuse
 from .coco_panoptic import check_entries, class_color, plain_categories, read_json
-from .plain_instances import plain_instances_json
+from .plain_instances import keep_plain_instances, plain_instances, plain_instances_json
 
 __all__ = [
+    "instance_content",
     "instance_metadata",
     "load_coco_instances",
     "read_instances_json",
@@ -34,32 +34,50 @@ def read_instances_json(instances_json: str) -> Dict:
         DatasetError: it is missing, no json, lacks images or categories, contradicts itself, or has
             a mask that cannot be drawn.
     """
-    what = "instance json"
-    content = read_json(instances_json, what, ("images", "categories"))
-    content["annotations"] = content.get("annotations") or []
-    if any("segments_info" in a for a in content["annotations"][:1]):
-        raise DatasetError(
-            f"the {what} {instances_json} is a panoptic json: give it as PANOPTIC_JSON, with the "
-            "PANOPTIC_ROOT of its PNGs"
-        )
-    for key, keys in _KEYS.items():
-        check_entries(content[key], keys, f"'{key}' of {instances_json}")
-    plain_instances_json(instances_json, content)
-    for key in ("images", "categories"):
-        if not content[key]:
-            raise DatasetError(f"{instances_json} has no {key}")
+    content = read_json(instances_json, "instance json", ("images", "categories"))
+    changed = instance_content(content, instances_json)
+    keep_plain_instances(instances_json, content, changed)
     # whether they are things is not asked here
     categories = [{k: v for k, v in c.items() if k != "isthing"} for c in content["categories"]]
     content["categories"] = plain_categories(categories, instances_json)
-    unknown = {a["category_id"] for a in content["annotations"]} - {
-        c["id"] for c in content["categories"]
-    }
-    if unknown:
-        raise DatasetError(
-            f"{instances_json} has an annotation of the category {min(unknown)}, which its "
-            "'categories' do not list"
-        )
     return content
+
+
+def instance_content(content: Dict, instances_json: str, tell: Tell = refuse) -> bool:
+    """Bring the content of an instance json into the plain form, in place, without entries that
+    have a fault.
+
+    Args:
+        content: with ``images`` and ``categories``.
+        instances_json: its path, for the sentences.
+        tell: told of each fault.
+
+    Returns:
+        whether something was changed.
+    """
+    content["annotations"] = content.get("annotations") or []
+    if any("segments_info" in a for a in content["annotations"][:1]):
+        tell(
+            "entry",
+            f"the instance json {instances_json} is a panoptic json: give it as PANOPTIC_JSON, "
+            "with the PANOPTIC_ROOT of its PNGs",
+        )
+        content["annotations"] = []
+    for key, keys in _KEYS.items():
+        content[key] = check_entries(content[key], keys, f"'{key}' of {instances_json}", tell)
+    changed = plain_instances(content, instances_json, tell)
+    for key in ("images", "categories"):
+        if not content[key]:
+            tell("entry", f"{instances_json} has no {key}")
+    known = {c["id"] for c in content["categories"]}
+    unknown = {a["category_id"] for a in content["annotations"]} - known
+    for category_id in sorted(unknown, key=str):
+        tell(
+            "unknown category",
+            f"{instances_json} has an annotation of the category {category_id}, which its "
+            "'categories' do not list",
+        )
+    return changed
 
 
 def instance_metadata(categories: List[Dict]) -> Dict:
@@ -86,18 +104,12 @@ def load_coco_instances(instances_json: str, image_root: str, name: str) -> List
         instances_json: in order, see :func:`read_instances_json`.
         image_root: folder of the images.
         name: of the data set.
-
-    Raises:
-        DatasetError: the first image does not exist.
     """
     raw = f"{name} (as in the json)"  # where Detectron2 enters the classes, their names as written
     try:
-        dicts = load_coco_json(plain_instances_json(instances_json), image_root, raw)
+        return load_coco_json(plain_instances_json(instances_json), image_root, raw)
     finally:
         MetadataCatalog.pop(raw, None)
-    if not PathManager.isfile(dicts[0]["file_name"]):
-        raise DatasetError(f"{dicts[0]['file_name']}, which {instances_json} names, does not exist")
-    return dicts
 
 
 def register_coco_instances(name: str, image_root: str, instances_json: str) -> None:

@@ -3,13 +3,13 @@
 import json
 import logging
 import os
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 
-from ...errors import DatasetError, UsageError
+from ...errors import DatasetError, Tell, UsageError, refuse
 from ..colors import fixed_color, read_colors
 from .plain_numbers import number_ids, plain_crowd, plain_size
 
@@ -17,6 +17,8 @@ __all__ = [
     "check_entries",
     "class_color",
     "load_coco_panoptic_json",
+    "panoptic_content",
+    "panoptic_dicts",
     "panoptic_metadata",
     "plain_categories",
     "read_json",
@@ -25,13 +27,14 @@ __all__ = [
 ]
 
 
-def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
+def read_json(path: str, what: str, keys: Sequence[str], **hooks: Callable) -> Dict:
     """Read a json whose outermost part is a mapping with these keys.
 
     Args:
         path: of the file.
         what: what to call it in an error, e.g. "panoptic json".
         keys: that it must have; their values are lists.
+        hooks: of ``json.load``.
 
     Raises:
         DatasetError: it is missing, no json, or lacks one of them.
@@ -40,7 +43,7 @@ def read_json(path: str, what: str, keys: Sequence[str]) -> Dict:
         raise DatasetError(f"the {what} {path} does not exist")
     try:
         with PathManager.open(path, encoding="utf-8-sig") as f:
-            content = json.load(f)
+            content = json.load(f, **hooks)
     except ValueError as error:
         raise DatasetError(f"the {what} {path} is not valid json: {error}") from error
     found = content if isinstance(content, dict) else ()
@@ -60,33 +63,46 @@ def read_panoptic_json(panoptic_json: str) -> Dict:
         DatasetError: it is missing, no json, or lacks images or categories.
     """
     content = read_json(panoptic_json, "panoptic json", ("images", "categories"))
+    return panoptic_content(content, panoptic_json)
+
+
+def panoptic_content(content: Dict, panoptic_json: str, tell: Tell = refuse) -> Dict:
+    """The content of a panoptic json in the plain form; entries with a fault are left out of it.
+
+    Args:
+        content: with ``images`` and ``categories``; it is changed.
+        panoptic_json: its path, for the sentences.
+        tell: told of each fault.
+    """
     content["annotations"] = content.get("annotations") or []
     if not content["annotations"] and any("isthing" not in c for c in content["categories"]):
         content["categories"] = []
     for what, keys in _KEYS.items():
-        check_entries(content[what], keys, f"'{what}' of {panoptic_json}")
-    content["categories"] = plain_categories(content["categories"], panoptic_json)
-    _plain_numbers(content, panoptic_json)
+        content[what] = check_entries(content[what], keys, f"'{what}' of {panoptic_json}", tell)
+    content["categories"] = plain_categories(content["categories"], panoptic_json, tell)
+    _plain_numbers(content, panoptic_json, tell)
     return content
 
 
-def _plain_numbers(content: Dict, panoptic_json: str) -> None:
+def _plain_numbers(content: Dict, panoptic_json: str, tell: Tell) -> None:
     """Ids and sizes become whole numbers, in place, as far as they mean some."""
     for annotation in content["annotations"]:
         segments = annotation["segments_info"]
         if not isinstance(segments, list) or not all(isinstance(s, dict) for s in segments):
-            raise DatasetError(
+            tell(
+                "entry",
                 f"the segments_info of image {annotation['image_id']} in {panoptic_json} are no "
-                "list of mappings"
+                "list of mappings",
             )
+            annotation["segments_info"] = []
     segments = [s for a in content["annotations"] for s in a["segments_info"]]
     number_ids([(content["images"], "id"), (content["annotations"], "image_id")])
     number_ids([(content["categories"], "id"), (segments, "category_id")])
     number_ids([(segments, "id")])
     for segment in segments:
-        plain_crowd(segment, f"the segment {segment.get('id')} of {panoptic_json}")
+        plain_crowd(segment, f"the segment {segment.get('id')} of {panoptic_json}", tell)
     for image in content["images"]:
-        plain_size(image, panoptic_json)
+        plain_size(image, panoptic_json, tell)
 
 
 # what every entry of a COCO panoptic json has; the last is the key that tells it from the others
@@ -98,25 +114,48 @@ _KEYS = {
 _SEGMENT_KEYS = ("category_id", "area", "iscrowd", "id")
 
 
-def check_entries(entries: List[Dict], keys: Sequence[str], where: str) -> None:
-    """Every entry has these keys, and no two have the same value of the last one.
+def check_entries(
+    entries: List[Dict], keys: Sequence[str], where: str, tell: Tell = refuse
+) -> List[Dict]:
+    """The entries that have these keys, and another value of the last one than those before.
 
-    Raises:
-        DatasetError: it is not so.
+    Args:
+        entries: of a json.
+        keys: that each must have.
+        where: for the sentences.
+        tell: told of each of the other entries.
     """
-    seen = set()
+    seen, sound = set(), []
     for entry in entries:
         if not isinstance(entry, dict):
-            raise DatasetError(f"an entry of {where} is {entry!r}, which is no mapping")
+            tell("entry", f"an entry of {where} is {entry!r}, which is no mapping")
+            continue
         missing = [key for key in keys if key not in entry]
         if missing:
-            raise DatasetError(f"an entry of {where} has no {' and no '.join(missing)}")
-        if entry[keys[-1]] in seen:
-            raise DatasetError(f"two entries of {where} have the {keys[-1]} {entry[keys[-1]]}")
-        seen.add(entry[keys[-1]])
+            tell("entry", f"an entry of {where} has no {' and no '.join(missing)}")
+            continue
+        wrong = [key for key in keys if not _is_plain(key, entry[key])]
+        if wrong:
+            tell("entry", f"an entry of {where} has the {wrong[0]} {entry[wrong[0]]!r}")
+            continue
+        value = entry[keys[-1]]
+        if value in seen:
+            tell("same id", f"two entries of {where} have the {keys[-1]} {value}")
+        else:
+            seen.add(value)
+            sound.append(entry)
+    return sound
 
 
-def plain_categories(categories: List[Dict], where: str) -> List[Dict]:
+def _is_plain(key: str, value: Any) -> bool:
+    """Is the name of a file a text, and an id a number or a text?"""
+    if key == "file_name":
+        return isinstance(value, str) and "\0" not in value
+    is_id = key == "id" or key.endswith("_id")
+    return not is_id or (isinstance(value, (int, float, str)) and not isinstance(value, bool))
+
+
+def plain_categories(categories: List[Dict], where: str, tell: Tell = refuse) -> List[Dict]:
     """Categories with a text as ``name``, 0 or 1 as ``isthing``, and RGB of 0..255 as ``color``.
 
     Annotation tools write them in several notations; what is plain is used.
@@ -124,36 +163,41 @@ def plain_categories(categories: List[Dict], where: str) -> List[Dict]:
     Args:
         categories: with ``id`` and ``name``, perhaps ``isthing`` and ``color``.
         where: the file that they are from.
-
-    Raises:
-        DatasetError: a value is none of these, or two classes have the same name: results are told
-            apart by it.
+        tell: told where a value is none of these, or two classes have the same name: results are
+            told apart by it.
     """
 
     def entry(i: int) -> str:
         return f"the category {categories[i]['id']!r} of {where}"
 
-    colors = read_colors([c.get("color") for c in categories], lambda i: f"the color of {entry(i)}")
+    try:
+        colors = read_colors(
+            [c.get("color") for c in categories], lambda i: f"the color of {entry(i)}"
+        )
+    except (DatasetError, UsageError) as error:
+        tell("category", str(error))
+        colors = [None] * len(categories)
     plain = []
     for i, (category, color) in enumerate(zip(categories, colors)):
         name = category["name"]
         if isinstance(name, bool) or not isinstance(name, (str, int, float)):
-            raise DatasetError(f"the name of {entry(i)} is {name!r}: it must be a text")
+            tell("category", f"the name of {entry(i)} is {name!r}: it must be a text")
         category = {**category, "name": str(name)}
         if "isthing" in category:
             isthing = _IS_THING.get(str(category["isthing"]).lower())
             if isthing is None:
-                raise DatasetError(
+                tell(
+                    "category",
                     f"the isthing of {entry(i)} is {category['isthing']!r}: it must be 1 for a "
-                    "thing, 0 for stuff"
+                    "thing, 0 for stuff",
                 )
-            category["isthing"] = isthing
+            category["isthing"] = isthing or 0
         category.pop("color", None)
         plain.append(category if color is None else {**category, "color": list(color)})
     names = [c["name"] for c in plain]
-    for name in names:
+    for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            raise DatasetError(f"two categories of {where} have the name {name}")
+            tell("category", f"two categories of {where} have the name {name}")
     return plain
 
 
@@ -210,39 +254,57 @@ def load_coco_panoptic_json(
         one dict per image, without the last two.
 
     Raises:
-        DatasetError: an annotation names an image or a category that the json does not have, or
-            the first image or PNG does not exist.
+        DatasetError: an annotation names an image or a category that the json does not have.
     """
     content = read_panoptic_json(panoptic_json)
+    dicts = panoptic_dicts(content, panoptic_json, image_root, panoptic_root, metadata)
+    if not dicts:
+        dicts = [_image_dict(image, image_root) for image in content["images"]]
+    elif len(dicts) < len(content["images"]):
+        told = "%d of %d images of %s have no annotation and are left out (%s, ...)"
+        annotated = {annotation["image_id"] for annotation in content["annotations"]}
+        images = content["images"]
+        first = next(image["file_name"] for image in images if image["id"] not in annotated)
+        numbers = (len(images) - len(dicts), len(images), panoptic_json, first)
+        log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
+    if not dicts:
+        raise DatasetError(f"{panoptic_json} has no images")
+    return dicts
+
+
+def panoptic_dicts(
+    content: Dict,
+    panoptic_json: str,
+    image_root: str,
+    panoptic_root: Optional[str],
+    metadata: Dict,
+    tell: Tell = refuse,
+) -> List[Dict]:
+    """One dict per annotation, see :func:`load_coco_panoptic_json`.
+
+    Args:
+        content: of :func:`panoptic_content`.
+        tell: told of an annotation or a segment that is left out as it names an image or a
+            category that the json does not have.
+    """
     images = {image["id"]: image for image in content["images"]}
     dicts = []
     for annotation in content["annotations"]:
         image = images.get(annotation["image_id"])
         if image is None:
-            raise DatasetError(
+            tell(
+                "unknown image",
                 f"{panoptic_json} has an annotation of image {annotation['image_id']}, which its "
-                "'images' do not list"
+                "'images' do not list",
             )
+            continue
         dicts.append(
             {
                 **_image_dict(image, image_root),
                 "pan_seg_file_name": os.path.join(panoptic_root, annotation["file_name"]),
-                "segments_info": _contiguous_segments(annotation, metadata, panoptic_json),
+                "segments_info": _contiguous_segments(annotation, metadata, panoptic_json, tell),
             }
         )
-    if not dicts:
-        dicts = [_image_dict(image, image_root) for image in images.values()]
-    elif len(dicts) < len(images):
-        told = "%d of %d images of %s have no annotation and are left out (%s, ...)"
-        annotated = {annotation["image_id"] for annotation in content["annotations"]}
-        first = next(image["file_name"] for i, image in images.items() if i not in annotated)
-        numbers = (len(images) - len(dicts), len(images), panoptic_json, first)
-        log_first_n(logging.WARNING, told % numbers, name=__name__, key="message")
-    if not dicts:
-        raise DatasetError(f"{panoptic_json} has no images")
-    for key in ("file_name", "pan_seg_file_name"):
-        if key in dicts[0] and not PathManager.isfile(dicts[0][key]):
-            raise DatasetError(f"{dicts[0][key]}, which {panoptic_json} names, does not exist")
     return dicts
 
 
@@ -250,33 +312,37 @@ def _image_dict(image: Dict, image_root: str) -> Dict:
     return {
         "file_name": os.path.join(image_root, image["file_name"]),
         "image_id": image["id"],
-        "height": image["height"],
-        "width": image["width"],
+        **{key: image[key] for key in ("height", "width") if key in image},
     }
 
 
-def _contiguous_segments(annotation: Dict, metadata: Dict, panoptic_json: str) -> List[Dict]:
+def _contiguous_segments(
+    annotation: Dict, metadata: Dict, panoptic_json: str, tell: Tell
+) -> List[Dict]:
     """``segments_info`` with contiguous category ids and ``isthing``."""
     things = metadata["thing_dataset_id_to_contiguous_id"]
     contiguous = {**metadata["stuff_dataset_id_to_contiguous_id"], **things}
-    segments = annotation["segments_info"]
     image_id = annotation["image_id"]
-    check_entries(segments, _SEGMENT_KEYS, f"segments_info of image {image_id} in {panoptic_json}")
+    where = f"segments_info of image {image_id} in {panoptic_json}"
+    segments = check_entries(annotation["segments_info"], _SEGMENT_KEYS, where, tell)
     for segment in segments:
         if type(segment["id"]) is not int or not 0 < segment["id"] < 256**3:
-            raise DatasetError(
+            tell(
+                "entry",
                 f"{panoptic_json} has a segment of the id {segment['id']} in image {image_id}: ids "
-                "are 1 to 16777215, and 0 marks pixels without segment in the PNG"
+                "are 1 to 16777215, and 0 marks pixels without segment in the PNG",
             )
     unknown = {s["category_id"] for s in segments} - contiguous.keys()
-    if unknown:
-        raise DatasetError(
-            f"{panoptic_json} uses the category {min(unknown)} in image {image_id}, which its "
-            "'categories' do not list"
+    for category_id in sorted(unknown, key=str):
+        tell(
+            "unknown category",
+            f"{panoptic_json} uses the category {category_id} in image {image_id}, which its "
+            "'categories' do not list",
         )
     return [
         {**s, "category_id": contiguous[s["category_id"]], "isthing": s["category_id"] in things}
         for s in segments
+        if s["category_id"] in contiguous
     ]
 
 

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, List, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -11,7 +11,7 @@ from .coco_instances import register_coco_instances
 from .coco_panoptic import register_coco_panoptic
 from .semantic_folders import register_semantic_folders
 
-__all__ = ["register_custom_datasets"]
+__all__ = ["custom_datasets", "register_custom_datasets"]
 
 PATHS = ("IMAGE_ROOT", "PANOPTIC_ROOT", "PANOPTIC_JSON", "INSTANCES_JSON", "LABEL_ROOT")
 
@@ -72,17 +72,8 @@ def register_custom_datasets(cfg) -> None:
             another set.
         DatasetError: its json cannot be read.
     """
-    names = [entry.get("NAME") for entry in cfg.DATASETS.CUSTOM if isinstance(entry, dict)]
-    for entry in cfg.DATASETS.CUSTOM:
-        name = entry.get("NAME") if isinstance(entry, dict) else None
-        alone = name in cfg.DATASETS.TEST and name not in cfg.DATASETS.TRAIN
-        kind = _kind(entry, needs_truth=not alone)
-        if names.count(name) > 1:
-            raise UsageError(f"DATASETS.CUSTOM describes '{name}' twice: give one another NAME")
-        if name not in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-            continue  # not used: its files need not be there
-        arguments = {kind.truth.lower(): None} if kind.truth else {}
-        arguments.update(_arguments(entry))
+    for kind, arguments in custom_datasets(cfg):
+        name = arguments["name"]
         if name not in DatasetCatalog.list():
             kind.register(**arguments)
             MetadataCatalog.get(name).set(custom=arguments)
@@ -91,6 +82,27 @@ def register_custom_datasets(cfg) -> None:
                 f"DATASETS.CUSTOM describes '{name}', a name that another data set has already: "
                 "give it another NAME"
             )
+
+
+def custom_datasets(cfg) -> List[Tuple[Kind, Dict]]:
+    """The entries that ``DATASETS.TRAIN`` or ``TEST`` uses: kind, and the arguments of what
+    registers them.
+
+    Raises:
+        UsageError: see :func:`register_custom_datasets`.
+    """
+    names = [entry.get("NAME") for entry in cfg.DATASETS.CUSTOM if isinstance(entry, dict)]
+    used = []
+    for entry in cfg.DATASETS.CUSTOM:
+        name = entry.get("NAME") if isinstance(entry, dict) else None
+        alone = name in cfg.DATASETS.TEST and name not in cfg.DATASETS.TRAIN
+        kind = _kind(entry, needs_truth=not alone)
+        if names.count(name) > 1:
+            raise UsageError(f"DATASETS.CUSTOM describes '{name}' twice: give one another NAME")
+        if name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):  # else its files need not be there
+            arguments = {kind.truth.lower(): None} if kind.truth else {}
+            used.append((kind, {**arguments, **_arguments(entry)}))
+    return used
 
 
 def _kind(entry: Dict, needs_truth: bool) -> Kind:

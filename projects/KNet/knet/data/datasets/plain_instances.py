@@ -14,23 +14,22 @@ import numpy as np
 from detectron2.utils.file_io import PathManager
 
 from ...encoding import json_for_locale
-from ...errors import DatasetError
+from ...errors import Tell, refuse
 from ..polygons import are_near_numbers, check_polygons, plain_polygons
 from ..run_lengths import check_rle
 from .plain_numbers import number_ids, plain_crowd, plain_size
 
-__all__ = ["plain_instances", "plain_instances_json"]
+__all__ = ["keep_plain_instances", "plain_instances", "plain_instances_json"]
 
 # path, size and time of a json -> the plain one; several evaluators read it
 _copies: Dict[Tuple[str, int, float], str] = {}
 
 
-def plain_instances_json(instances_json: str, content: Optional[Dict] = None) -> str:
+def plain_instances_json(instances_json: str) -> str:
     """The path of a json that training and COCO's tool can read.
 
     Args:
         instances_json: path or address of a COCO instance json.
-        content: what it holds, if that has been read already; it is changed.
 
     Returns:
         the path itself where it is plain, else that of a copy, removed when the program ends.
@@ -38,13 +37,25 @@ def plain_instances_json(instances_json: str, content: Optional[Dict] = None) ->
     Raises:
         DatasetError: a value of it cannot be used.
     """
-    path = PathManager.get_local_path(instances_json)
-    mark = (os.path.realpath(path), os.path.getsize(path), os.path.getmtime(path))
+    path, mark = _path_and_mark(instances_json)
     if mark not in _copies:
-        if content is None:
-            with open(path, encoding="utf-8-sig") as file:
-                content = json.load(file)
-        if plain_instances(content, instances_json):
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+        keep_plain_instances(instances_json, content, plain_instances(content, instances_json))
+    return _copies[mark]
+
+
+def keep_plain_instances(instances_json: str, content: Dict, changed: bool) -> None:
+    """Let :func:`plain_instances_json` know what has been read already.
+
+    Args:
+        instances_json: path or address.
+        content: in the plain form.
+        changed: whether the file itself is not.
+    """
+    path, mark = _path_and_mark(instances_json)
+    if mark not in _copies:
+        if changed:
             handle, copy = tempfile.mkstemp(suffix=".json")
             atexit.register(os.remove, copy)
             with open(handle, "w", encoding="ascii") as file:
@@ -52,21 +63,23 @@ def plain_instances_json(instances_json: str, content: Optional[Dict] = None) ->
             _copies[mark] = copy
         else:
             _copies[mark] = json_for_locale(path)
-    return _copies[mark]
 
 
-def plain_instances(content: Dict, instances_json: str) -> bool:
+def _path_and_mark(instances_json: str) -> Tuple[str, Tuple[str, int, float]]:
+    path = PathManager.get_local_path(instances_json)
+    return path, (os.path.realpath(path), os.path.getsize(path), os.path.getmtime(path))
+
+
+def plain_instances(content: Dict, instances_json: str, tell: Tell = refuse) -> bool:
     """Bring the content of a COCO instance json into the plain form, in place.
 
     Args:
         content: with ``images``, ``categories``, ``annotations`` as far as they are there.
         instances_json: its path, for the sentence.
+        tell: told of a value that cannot be used; an annotation whose mask it is is taken out.
 
     Returns:
         whether something was changed.
-
-    Raises:
-        DatasetError: a value cannot be used.
     """
     annotations = content.get("annotations") or []
     changed = number_ids([(content.get("images", ()), "id"), (annotations, "image_id")])
@@ -74,16 +87,24 @@ def plain_instances(content: Dict, instances_json: str) -> bool:
     changed |= _number_annotations(annotations)
     images = {}
     for image in content.get("images", ()):
-        changed |= plain_size(image, instances_json)
+        changed |= plain_size(image, instances_json, tell)
         images[image["id"]] = image
+    unusable = set()
     for annotation in annotations:
         image = images.get(annotation.get("image_id"), {})
         where = (
             f"the annotation {annotation.get('id')} of {instances_json} (image "
             f"{image.get('file_name', annotation.get('image_id'))})"
         )
-        changed |= _plain_flags(annotation, where)
-        changed |= _plain_mask(annotation, (image.get("height"), image.get("width")), where)
+        changed |= _plain_flags(annotation, where, tell)
+        try:
+            changed |= _plain_mask(annotation, (image.get("height"), image.get("width")))
+        except ValueError as error:
+            kind = "rle" if isinstance(annotation["segmentation"], dict) else "polygon"
+            tell(kind, f"the 'segmentation' of {where} {error}")
+            unusable.add(id(annotation))
+    if unusable:
+        content["annotations"] = [a for a in annotations if id(a) not in unusable]
     return changed
 
 
@@ -96,9 +117,9 @@ def _number_annotations(annotations: List[Dict]) -> bool:
     return True
 
 
-def _plain_flags(annotation: Dict, where: str) -> bool:
+def _plain_flags(annotation: Dict, where: str, tell: Tell) -> bool:
     """``iscrowd`` 0 or 1; a box that is none is left out."""
-    changed = plain_crowd(annotation, where)
+    changed = plain_crowd(annotation, where, tell)
     box = annotation.get("bbox", ())
     if "bbox" in annotation and not _is_four_numbers(box):
         del annotation["bbox"]
@@ -115,18 +136,19 @@ def _is_four_numbers(box: Any) -> bool:
     )
 
 
-def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]], where: str) -> bool:
+def _plain_mask(annotation: Dict, size: Tuple[Optional[int], Optional[int]]) -> bool:
+    """
+    Raises:
+        ValueError: it cannot be drawn.
+    """
     segmentation = annotation.get("segmentation")
     if are_near_numbers(segmentation, size):
         return False
-    try:
-        if isinstance(segmentation, dict):
-            check_rle(segmentation, size)
-            return False
-        polygons = [] if segmentation is None else plain_polygons(segmentation)
-        check_polygons(polygons, size)
-    except ValueError as error:
-        raise DatasetError(f"the 'segmentation' of {where} {error}") from error
+    if isinstance(segmentation, dict):
+        check_rle(segmentation, size)
+        return False
+    polygons = [] if segmentation is None else plain_polygons(segmentation)
+    check_polygons(polygons, size)
     if not polygons and None not in size:  # COCO's tool fails on a mask that is not there
         annotation["segmentation"] = {"size": list(size), "counts": [size[0] * size[1]]}
     elif polygons:

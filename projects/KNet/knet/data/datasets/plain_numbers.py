@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, Iterable, Sequence, Tuple
 
-from ...errors import DatasetError
+from ...errors import Tell, refuse
 
 __all__ = ["number_ids", "plain_crowd", "plain_size", "whole"]
 
@@ -28,14 +28,13 @@ def number_ids(places: Sequence[Tuple[Iterable[Dict], str]]) -> bool:
     return True
 
 
-def plain_size(image: Dict, json_file: str) -> bool:
+def plain_size(image: Dict, json_file: str, tell: Tell = refuse) -> bool:
     """``height`` and ``width``, where they are there, become whole numbers of pixels, in place.
+
+    One that is none is told, and taken out.
 
     Returns:
         whether something was changed.
-
-    Raises:
-        DatasetError: one is none.
     """
     changed = False
     for key in ("height", "width"):
@@ -47,29 +46,30 @@ def plain_size(image: Dict, json_file: str) -> bool:
         except (TypeError, ValueError):
             image[key] = 0
         if image[key] < 1:
-            raise DatasetError(
+            tell(
+                "entry",
                 f"the image {image.get('file_name')} of {json_file} has the {key} {value!r}: it "
-                "must be a number of pixels"
+                "must be a number of pixels",
             )
+            del image[key]
     return changed
 
 
-def plain_crowd(entry: Dict, what: str) -> bool:
+def plain_crowd(entry: Dict, what: str, tell: Tell = refuse) -> bool:
     """``iscrowd`` of an annotation or a segment, where it is there, becomes 0 or 1, in place.
+
+    One that is neither is told, and becomes 0.
 
     Returns:
         whether it was changed.
-
-    Raises:
-        DatasetError: it is neither.
     """
     crowd = entry.get("iscrowd", 0)
     if type(crowd) is int and crowd in (0, 1):
         return False
     plain = _FLAGS.get(str(crowd).lower())
     if plain is None:
-        raise DatasetError(f"{what} has the iscrowd {crowd!r}: it must be 0 or 1")
-    entry["iscrowd"] = plain
+        tell("entry", f"{what} has the iscrowd {crowd!r}: it must be 0 or 1")
+    entry["iscrowd"] = plain or 0
     return True
 
 
