@@ -8,18 +8,14 @@ import torch
 from detectron2.structures import Instances
 
 from knet.data.class_layout import ClassLayout
-from knet.modeling import inference
-from knet.modeling.inference import (
-    ImageSizes,
-    Postprocessor,
-    mask_quality,
-    masks_to_boxes,
-    resize_masks,
-)
+from knet.modeling import enlarging
+from knet.modeling.enlarging import EnlargedMasks
+from knet.modeling.inference import ImageSizes, Postprocessor, mask_quality, masks_to_boxes
 
 from .. import slow_reference as slow
 from ..host_reads import HostReads
 from ..tiny_model import LAYOUT, THINGS_ONLY
+from .test_enlarging import whole
 from .test_panoptic_merge import random_maps, random_scores, random_size
 
 # --- the parts of the postprocessor --------------------------------------------------------------
@@ -101,7 +97,7 @@ def check_instances(instances: Instances, masks, class_scores, post: Postprocess
 def test_postprocessor_parts(seed, monkeypatch):
     """Panoptic, instance and semantic results of masks and scores with and without ties."""
     if seed % 2:
-        monkeypatch.setattr(inference, "_STRIP_PIXELS", 9)  # several strips an image
+        monkeypatch.setattr(enlarging, "_SIDE", 2)  # many blocks an image
     rng = np.random.default_rng(seed)
     for _ in range(50):
         layout = random_layout(rng)
@@ -113,7 +109,7 @@ def test_postprocessor_parts(seed, monkeypatch):
         num_classes = layout.num_things + layout.num_stuff
         masks = random_maps(rng, num_all, random_size(rng))
         class_scores = np.stack([random_scores(rng, num_classes) for _ in range(num_all)])
-        tensors = torch.from_numpy(masks), torch.from_numpy(class_scores)
+        tensors = EnlargedMasks.of_size(torch.from_numpy(masks)), torch.from_numpy(class_scores)
         scores, labels = post.kernel_labels(tensors[1])
         expected = slow.kernel_labels(class_scores, num_kernels, layout.num_things)
         assert list(zip(scores.tolist(), labels.tolist())) == expected
@@ -127,7 +123,7 @@ def test_postprocessor_parts(seed, monkeypatch):
 
 def test_a_mask_comes_under_two_classes():
     post = Postprocessor(layout=THINGS_ONLY, num_kernels=2, max_instances=3)
-    masks = torch.tensor([[[0.9, 0.1]], [[0.2, 0.7]]])
+    masks = EnlargedMasks.of_size(torch.tensor([[[0.9, 0.1]], [[0.2, 0.7]]]))
     scores = torch.tensor([[0.8, 0.7], [0.1, 0.6]])
     instances = post.instances(masks, scores)
     assert instances.scores.tolist() == pytest.approx([0.8, 0.7, 0.6])
@@ -151,28 +147,10 @@ def test_boxes(seed):
         assert torch.equal(boxes, slow.boxes_of(masks))
 
 
-@pytest.mark.parametrize("stride", [2, 4, 8])
-def test_resized_masks(stride):
-    """Sigmoid, to the padded size, crop, to the wanted size; up or down, odd or even."""
-    rng = np.random.default_rng(stride)
-    for _ in range(12):
-        image_size = tuple(int(side) for side in rng.integers(1, 24, size=2))
-        padded_size = tuple(-(-side // 8) * 8 for side in image_size)
-        output_size = image_size
-        if rng.random() < 0.8:
-            output_size = tuple(int(side) for side in rng.integers(1, 40, size=2))
-        logits = rng.normal(size=(3, *(side // stride for side in padded_size))) * 4
-        logits = logits.astype(np.float32)
-        masks = resize_masks(torch.from_numpy(logits), padded_size, image_size, output_size)
-        assert masks.shape == (3, *output_size) and masks.dtype == torch.float32
-        for mask, kernel_logits in zip(masks, logits):
-            expected = slow.result_mask(kernel_logits, padded_size, image_size, output_size)
-            np.testing.assert_allclose(mask.numpy(), expected, rtol=0, atol=1e-6)
-
-
 @pytest.mark.parametrize("seed", range(3))
-def test_postprocessor(seed):
-    """From logits to all three results; the masks are checked above."""
+def test_postprocessor(seed, monkeypatch):
+    """From logits to all three results; see test_enlarging.py for the masks."""
+    monkeypatch.setattr(enlarging, "_SIDE", 4 + seed)
     rng = np.random.default_rng((2, seed))
     for _ in range(20):
         layout = random_layout(rng)
@@ -192,31 +170,32 @@ def test_postprocessor(seed):
         class_logits = torch.from_numpy(rng.normal(size=(num_all, num_classes))).float()
         results = post(class_logits, mask_logits, sizes)
         assert set(results) == {"panoptic_seg", "instances", "sem_seg"}
-        masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output).numpy()
+        masks = whole(EnlargedMasks(mask_logits.sigmoid(), sizes)).numpy()
         class_scores = class_logits.sigmoid().numpy()
         check_panoptic(results["panoptic_seg"], masks, class_scores, post)
         check_instances(results["instances"], masks, class_scores, post)
         labels = slow.kernel_labels(class_scores, num_kernels, layout.num_things)
         expected = slow.semantic_scores(masks, labels, layout.ids)
-        assert np.array_equal(results["sem_seg"].numpy(), expected)
+        np.testing.assert_allclose(results["sem_seg"].numpy(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_mask_quality(seed, monkeypatch):
     """Mean over the pixels above the threshold, not at it; 0 where there are none."""
     if seed:
-        monkeypatch.setattr(inference, "_STRIP_PIXELS", 9)  # several strips an image
+        monkeypatch.setattr(enlarging, "_SIDE", 2)  # many blocks an image
     rng = np.random.default_rng((4, seed))
     for _ in range(50):
         masks = random_maps(rng, int(rng.integers(1, 5)), random_size(rng))
         threshold = float(rng.choice([0.25, 0.5, 0.75]))
-        quality = mask_quality(torch.from_numpy(masks), threshold)
+        quality = mask_quality(EnlargedMasks.of_size(torch.from_numpy(masks)), threshold)
         assert quality.shape == (len(masks),)
         for value, mask in zip(quality.tolist(), masks):
             inside = [float(p) for p in mask.flatten() if p > threshold]
             assert value == pytest.approx(np.mean(inside) if inside else 0, rel=1e-6)
     half = torch.full((1, 2, 2), 0.5)
     half[0, 0, 0] = 0.75
+    half = EnlargedMasks.of_size(half)
     assert mask_quality(half).tolist() == [0.75]
     assert mask_quality(half, 0.25).tolist() == [0.5625]
 
@@ -237,17 +216,17 @@ def test_scores_times_mask_quality(is_on):
         class_logits = torch.from_numpy(rng.normal(size=(num_all, num_classes))).float()
         mask_logits[0] = -9  # empty
         results = post(class_logits, mask_logits, sizes)
-        masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
+        masks = EnlargedMasks(mask_logits.sigmoid(), sizes)
         quality = mask_quality(masks, 0.6)[:, None]
         assert quality[0] == 0
-        masks, scores = masks.numpy(), class_logits.sigmoid()
+        masks, scores = whole(masks).numpy(), class_logits.sigmoid()
         of_instances = (scores * quality if is_on else scores).numpy()
         check_instances(results["instances"], masks, of_instances, post)
         scores = scores.numpy()
         check_panoptic(results["panoptic_seg"], masks, scores, post)
         labels = slow.kernel_labels(scores, 4, layout.num_things)
         expected = slow.semantic_scores(masks, labels, layout.ids)
-        assert np.array_equal(results["sem_seg"].numpy(), expected)
+        np.testing.assert_allclose(results["sem_seg"].numpy(), expected, rtol=0, atol=1e-6)
         changed += not np.array_equal(of_instances, scores)
     assert changed == (20 if is_on else 0)
 
@@ -271,6 +250,7 @@ def host_reads_of_merge(monkeypatch, num_kernels):
     masks = torch.zeros(num_kernels + 1, 8, num_kernels + 1)
     for kernel, mask in enumerate(masks):
         mask[:, kernel] = 0.9
+    masks = EnlargedMasks.of_size(masks)
     scores = torch.linspace(0.9, 0.5, num_kernels + 1)
     labels = torch.tensor([0, 1] * num_kernels)[:num_kernels].tolist() + [2]
     labels = torch.tensor(labels)
@@ -281,12 +261,12 @@ def host_reads_of_merge(monkeypatch, num_kernels):
     return reads.count, len(info)
 
 
-def test_one_copy_to_the_host_for_all_segments(monkeypatch):
-    """One list of numbers, however many segments; nothing is read segment by segment."""
+def test_two_copies_to_the_host_for_all_segments(monkeypatch):
+    """How many blocks there are to compute, and one list of all segments."""
     few, num_few = host_reads_of_merge(monkeypatch, 2)
     many, num_many = host_reads_of_merge(monkeypatch, 30)
     assert (num_few, num_many) == (3, 31)
     assert few == many
-    assert few.pop("tolist") == 1
+    assert few.pop("tolist") == 2
     few.pop("bincount", None)  # waits too on a GPU, but not per segment
     assert not few

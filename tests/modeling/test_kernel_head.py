@@ -1,10 +1,10 @@
-"""Group features in half precision."""
+"""Group features: in half precision, and of a transformed map."""
 
 import numpy as np
 import pytest
 import torch
 
-from knet.modeling.grouping import group_features
+from knet.modeling.grouping import group_features, group_transformed_features, kernels_before
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
@@ -34,3 +34,32 @@ def test_group_features_do_not_overflow(dtype, autocast):
     found[0, 0, 0].backward()
     assert mask_logits.grad is None  # no gradient through the mask
     assert features.grad[0, 0].eq(1).all() and not features.grad[1].any()
+
+
+@pytest.mark.parametrize("threshold", [0.5, None])
+def test_a_transform_before_or_after_the_sum(threshold):
+    """Features and masks of a transformed map, and all gradients, without that map."""
+    torch.manual_seed(0)
+    transform = torch.nn.Conv2d(6, 6, 1)
+    mask_logits = torch.randn(2, 5, 7, 9, requires_grad=True)
+    feature_map = torch.randn(2, 6, 7, 9, requires_grad=True)
+    kernels = torch.randn(2, 5, 6, requires_grad=True)
+    learned = [feature_map, kernels, *transform.parameters()]
+    if threshold is None:  # through which no gradient flows
+        learned.append(mask_logits)
+    weights = torch.randn(2, 5, 6), torch.randn(2, 5, 7, 9)
+
+    def with_gradients(group_feature, masks):
+        total = (group_feature * weights[0]).sum() + (masks * weights[1]).sum()
+        return group_feature, masks, torch.autograd.grad(total, learned)
+
+    before, bias = kernels_before(kernels, transform)
+    found = with_gradients(
+        group_transformed_features(mask_logits, feature_map, transform, threshold),
+        torch.einsum("bnc,bchw->bnhw", before, feature_map) + bias[..., None],
+    )
+    expected = with_gradients(
+        group_features(mask_logits, transform(feature_map), threshold),
+        torch.einsum("bnc,bchw->bnhw", kernels, transform(feature_map)),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)

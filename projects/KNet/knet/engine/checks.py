@@ -104,6 +104,10 @@ def _check_knet(cfg) -> None:
     ):
         if value not in known:
             raise UsageError(f"MODEL.KNET.{key} is '{value}', known are {', '.join(known)}")
+    if not 0 < knet.MASK_THRESHOLD < 1:
+        raise UsageError(
+            f"MODEL.KNET.MASK_THRESHOLD is {knet.MASK_THRESHOLD}: it must be between 0 and 1"
+        )
     if knet.MASK_STRIDE < 1 or knet.NECK.STRIDE < 1 or knet.NECK.STRIDE % knet.MASK_STRIDE:
         raise UsageError(
             f"MODEL.KNET.MASK_STRIDE {knet.MASK_STRIDE} must divide MODEL.KNET.NECK.STRIDE "

@@ -1,10 +1,12 @@
 """Group assembling: what a kernel found, summed over its pixels (F^K, paper eq. 3)."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-__all__ = ["group_features"]
+__all__ = ["group_features", "group_transformed_features", "kernels_before"]
 
 
 def group_features(
@@ -26,8 +28,64 @@ def group_features(
         (B, N, C), float32.
     """
     with torch.autocast(device_type=feature_map.device.type, enabled=False):
-        if threshold is None:
-            share = mask_logits.float().softmax(dim=1)
-        else:
-            share = (mask_logits.detach().float().sigmoid() > threshold).float()
-        return torch.einsum("bnhw,bchw->bnc", share, feature_map.float())
+        return _sum_inside(_shares(mask_logits, threshold), feature_map)
+
+
+def group_transformed_features(
+    mask_logits: torch.Tensor,
+    feature_map: torch.Tensor,
+    transform: nn.Conv2d,
+    threshold: Optional[float] = 0.5,
+) -> torch.Tensor:
+    """:func:`group_features` of ``transform(feature_map)``, which is never computed.
+
+    A 1x1 convolution is linear: the sum of W f + b over pixels is W times the sum of f, and b times
+    the area. It is applied to N vectors instead of H x W.
+
+    Args:
+        mask_logits: (B, N, H, W).
+        feature_map: (B, C, H, W).
+        transform: a 1x1 convolution of C channels, nothing behind it.
+        threshold: see :func:`group_features`.
+
+    Returns:
+        (B, N, C), float32.
+    """
+    with torch.autocast(device_type=feature_map.device.type, enabled=False):
+        shares = _shares(mask_logits, threshold)
+        weight, bias = _matrix(transform)
+        sums = F.linear(_sum_inside(shares, feature_map), weight)
+        return torch.addcmul(sums, shares.sum((2, 3))[..., None], bias)
+
+
+def kernels_before(
+    kernels: torch.Tensor, transform: nn.Conv2d
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Kernels and biases that find in F what ``kernels`` find in ``transform(F)``.
+
+    k (W f + b) = (k W) f + k b.
+
+    Args:
+        kernels: (B, N, C).
+        transform: a 1x1 convolution of C channels, nothing behind it.
+
+    Returns:
+        (B, N, C) and (B, N, 1).
+    """
+    weight, bias = _matrix(transform)
+    return kernels @ weight, (kernels @ bias)[..., None]
+
+
+def _shares(mask_logits: torch.Tensor, threshold: Optional[float]) -> torch.Tensor:
+    """How much of each pixel is each kernel's, (B, N, H, W) float32."""
+    if threshold is None:
+        return mask_logits.float().softmax(dim=1)
+    return (mask_logits.detach().float().sigmoid() > threshold).float()
+
+
+def _sum_inside(shares: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("bnhw,bchw->bnc", shares, feature_map.float())
+
+
+def _matrix(transform: nn.Conv2d) -> Tuple[torch.Tensor, torch.Tensor]:
+    return transform.weight.flatten(1), transform.bias

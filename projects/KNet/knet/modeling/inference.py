@@ -4,68 +4,48 @@ Shape shorthand: N kernels (instance, then stuff), K classes (things, then stuff
 size of the result.
 """
 
-from dataclasses import dataclass
 from typing import Dict, List, Tuple
 
 import torch
 from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
-from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
+from .enlarging import SLACK, EnlargedMasks, ImageSizes
 
-__all__ = [
-    "Postprocessor",
-    "mask_quality",
-    "masks_to_boxes",
-    "merge_panoptic",
-    "resize_masks",
-]
-
-# An image is scored in strips of about so many pixels: at 12 megapixels the scores of all kernels
-# at once are 7 GB.
-_STRIP_PIXELS = 2**18
+__all__ = ["Postprocessor", "mask_quality", "masks_to_boxes", "merge_panoptic"]
 
 
-def resize_masks(
-    mask_logits: torch.Tensor,
-    padded_size: Tuple[int, int],
-    image_size: Tuple[int, int],
-    output_size: Tuple[int, int],
-) -> torch.Tensor:
-    """Mask probabilities at the size that the user wants.
-
-    Args:
-        mask_logits: (N, h, w) at the mask stride of the padded image.
-        padded_size, image_size, output_size: (height, width) of the padded input, of the input
-            before padding, and of the result.
-
-    Returns:
-        (N, H, W) of the output size.
-    """
-    masks = mask_logits.float().sigmoid()[None]
-    masks = F.interpolate(masks, padded_size, mode="bilinear", align_corners=False)
-    masks = masks[:, :, : image_size[0], : image_size[1]]
-    if tuple(output_size) != tuple(image_size):
-        masks = F.interpolate(masks, output_size, mode="bilinear", align_corners=False)
-    return masks[0]
-
-
-def mask_quality(masks: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
+def mask_quality(masks: EnlargedMasks, threshold: float = 0.5) -> torch.Tensor:
     """Mean probability of each mask over the pixels above the threshold, 0 for an empty one.
 
     Args:
-        masks: (N, H, W) probabilities.
+        masks: N probabilities.
 
     Returns:
         (N,).
     """
-    total, count = 0, 0
-    for strip in _row_strips(masks):
-        inside = strip > threshold
-        total = total + (strip * inside).sum((1, 2))
-        count = count + inside.sum((1, 2))
+    total = torch.zeros(len(masks), device=masks.device)
+    count = torch.zeros(len(masks), dtype=torch.long, device=masks.device)
+    full = masks.inside(threshold)
+    for block in masks.blocks(masks.crossing(threshold)):
+        inside = block.values > threshold
+        total += block.sum_of_masks(block.values * inside, len(masks))
+        count += block.sum_of_masks(inside, len(masks))
+        full[block.mask, block.index[:, None]] = False  # counted
+    total += (full * masks.sums()).sum(1)
+    count += (full * masks.pixels).sum(1)
     return total / count.clamp(min=1)
+
+
+def binary_masks(masks: EnlargedMasks, threshold: float) -> torch.Tensor:
+    """(N, H, W) bool, the pixels above the threshold."""
+    maps = masks.new_maps(len(masks), masks.inside(threshold))
+    for block in masks.blocks(masks.crossing(threshold)):
+        row, column = masks.place(block)
+        above = (block.values > threshold).transpose(1, 2)  # (t, K, S, S)
+        maps[block.mask, row, :, column] = above
+    return masks.cut(maps)
 
 
 def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
@@ -94,7 +74,7 @@ def masks_to_boxes(masks: torch.Tensor) -> torch.Tensor:
 
 
 def merge_panoptic(
-    masks: torch.Tensor,
+    masks: EnlargedMasks,
     scores: torch.Tensor,
     is_thing: torch.Tensor,
     score_threshold: float = 0.3,
@@ -109,7 +89,7 @@ def merge_panoptic(
     and one without area are dropped; their pixels stay void.
 
     Args:
-        masks: (N, H, W) probabilities.
+        masks: N probabilities.
         scores: (N,) one score per kernel.
         is_thing: (N,) bool; stuff has no score threshold.
         things_first: drop the things below the score threshold before pixels are given away, not
@@ -120,54 +100,73 @@ def merge_panoptic(
         the segment id of each pixel (H, W) int32, 0 for void; the segment id of each kernel (N,)
         int32, 1.. by falling score, 0 for a dropped one; the pixels that each kernel won (N,).
     """
-    num_kernels = len(masks)
-    strips = _row_strips(masks)
-    strong = scores >= score_threshold
-    ahead, out = (is_thing & strong)[:, None, None], (is_thing & ~strong)[:, None, None]
-
-    def winner_of(strip: torch.Tensor) -> torch.Tensor:
-        value = strip * scores[:, None, None]  # 0..1
-        if things_first:
-            value = value + (ahead & (strip >= mask_threshold))
-            value = value.masked_fill(out, -1.0)
-        return value.argmax(0)
-
-    def own_area(strip: torch.Tensor) -> torch.Tensor:
-        inside = strip >= mask_threshold
-        if things_first:
-            taken = (ahead & inside).any(0)
-            inside = inside & (is_thing[:, None, None] | ~taken)
-        return inside.flatten(1).sum(1)
-
-    winner = torch.cat([winner_of(strip) for strip in strips])
+    weak = is_thing & (scores < score_threshold)
+    winner, own = _give_pixels(masks, scores, is_thing, weak, mask_threshold, things_first)
+    won = torch.zeros_like(own)
     # not bincount: on a GPU that waits for the device to learn its length
-    won = torch.zeros(num_kernels, dtype=torch.long, device=masks.device)
-    won.scatter_add_(0, winner.flatten(), torch.ones_like(winner).flatten())
-    own = torch.stack([own_area(strip) for strip in strips]).sum(0)
-    keep = (won > 0) & (own > 0)
+    won.scatter_add_(0, winner.flatten(), won.new_ones(()).expand(winner.numel()))
+    keep = (won > 0) & (own > 0) & ~weak
     keep &= won.double() / own.clamp(min=1).double() >= overlap_threshold
-    keep &= ~is_thing | strong
 
     # a kept kernel's id is its place among the kept ones, visited by falling score
     order = torch.argsort(scores, descending=True, stable=True)
     kept = keep[order]
-    segment_ids = torch.zeros(num_kernels, dtype=torch.int32, device=masks.device)
+    segment_ids = torch.zeros(len(masks), dtype=torch.int32, device=scores.device)
     segment_ids[order] = torch.where(kept, kept.cumsum(0), 0).to(torch.int32)
     return segment_ids[winner], segment_ids, won
 
 
-def _row_strips(masks: torch.Tensor) -> Tuple[torch.Tensor, ...]:
-    """(N, H, W) -> views of some rows: what is computed of them takes little memory."""
-    return masks.split(max(1, _STRIP_PIXELS // max(1, masks.shape[2])), dim=1)
+def _give_pixels(
+    masks: EnlargedMasks,
+    scores: torch.Tensor,
+    is_thing: torch.Tensor,
+    weak: torch.Tensor,
+    threshold: float,
+    things_first: bool,
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """
+    Args:
+        weak: (N,) bool, kernels that are dropped whatever they win.
+        masks, scores, is_thing, threshold, things_first: see :func:`merge_panoptic`.
 
+    Returns:
+        the kernel of each pixel (H, W) int64, and the area of each kernel that is not weak (N,).
+    """
+    ahead, out = (is_thing & ~weak & things_first), weak & things_first
 
-@dataclass
-class ImageSizes:
-    """(height, width) of the padded input, of the input before padding, and of the result."""
+    def rank(values: torch.Tensor, inside: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """Score x mask, 0..1, and 1 more for what things that go ahead have in their masks."""
+        value = values * scores[kernel]
+        if things_first:
+            value = value + (ahead[kernel] & inside)
+            value = value.masked_fill(out[kernel], -1.0)
+        return value
 
-    padded: Tuple[int, int]
-    image: Tuple[int, int]
-    output: Tuple[int, int]
+    all_kernels = torch.arange(len(masks), device=scores.device)[:, None]
+    full, crossing = masks.inside(threshold), masks.crossing(threshold)
+    least = rank(masks.lowest, full, all_kernels).amax(0)
+    wanted = rank(masks.highest, full | crossing, all_kernels) >= least - SLACK  # they may win
+    wanted |= crossing & ~weak[:, None]
+    taken = (full & ahead[:, None]).any(0)  # whole blocks, by things that go ahead
+    if things_first:  # what stuff has beside things
+        wanted |= full & ~is_thing[:, None] & (crossing & ahead[:, None]).any(0)
+
+    own = torch.zeros(len(masks), dtype=torch.long, device=scores.device)
+    winner = masks.new_maps(1, torch.zeros_like(taken, dtype=torch.long))
+    for block in masks.blocks(wanted):
+        kernel = block.mask[:, None, :, None]
+        inside = block.values >= threshold
+        best = rank(block.values, inside, kernel).max(2).indices
+        row, column = masks.place(block)
+        winner[0, row, :, column] = block.mask.gather(1, best.flatten(1)).view_as(best)[:, None]
+        if things_first:
+            here = (ahead[kernel] & inside).any(2, keepdim=True)
+            here |= taken[block.index].view(-1, 1, 1, 1)
+            inside &= is_thing[kernel] | ~here
+        own += block.sum_of_masks(inside, len(masks))
+        full[block.mask, block.index[:, None]] = False  # counted
+    full &= is_thing[:, None] | ~taken
+    return masks.cut(winner)[0], own + (full * masks.pixels).sum(1)
 
 
 class Postprocessor:
@@ -243,7 +242,7 @@ class Postprocessor:
             are switched on. Each segment and each instance tells its kernel, 0 to N - 1.
         """
         class_scores = class_logits.float().sigmoid()
-        masks = resize_masks(mask_logits, sizes.padded, sizes.image, sizes.output)
+        masks = EnlargedMasks(mask_logits.float().sigmoid(), sizes)
         scores, labels = self.kernel_labels(class_scores)
         results = {}
         if self.panoptic_on:
@@ -270,11 +269,11 @@ class Postprocessor:
         return torch.cat((score, stuff_score)), torch.cat((label, stuff_label))
 
     def panoptic(
-        self, masks: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor
+        self, masks: EnlargedMasks, scores: torch.Tensor, labels: torch.Tensor
     ) -> Tuple[torch.Tensor, List[Dict]]:
         """
         Args:
-            masks: (N, H, W) probabilities; scores, labels: (N,) of :meth:`kernel_labels`.
+            masks: N probabilities; scores, labels: (N,) of :meth:`kernel_labels`.
 
         Returns:
             (H, W) int32 segment ids, 0 for void, and Detectron2's ``segments_info``.
@@ -305,11 +304,11 @@ class Postprocessor:
         ]
         return segments, info
 
-    def instances(self, masks: torch.Tensor, class_scores: torch.Tensor) -> Instances:
+    def instances(self, masks: EnlargedMasks, class_scores: torch.Tensor) -> Instances:
         """The best (kernel, class) pairs of the instance kernels; a mask may come twice.
 
         Args:
-            masks: (N, H, W) probabilities.
+            masks: N probabilities.
             class_scores: (N, K).
         """
         num_things = self.layout.num_things
@@ -318,8 +317,8 @@ class Postprocessor:
         flat = class_scores[: self.num_kernels, :num_things].flatten()
         scores, index = flat.topk(min(self.max_instances, len(flat)))
         kernel = torch.div(index, num_things, rounding_mode="floor")
-        result = Instances(tuple(masks.shape[-2:]))
-        result.pred_masks = (masks > self.mask_threshold)[kernel]
+        result = Instances(masks.size)
+        result.pred_masks = binary_masks(masks[kernel], self.mask_threshold)
         result.pred_boxes = Boxes(masks_to_boxes(result.pred_masks))
         result.scores = scores
         ids = torch.tensor(self.layout.thing_ids, device=index.device)
@@ -328,16 +327,18 @@ class Postprocessor:
         return result
 
     def semantic(
-        self, masks: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor
+        self, masks: EnlargedMasks, scores: torch.Tensor, labels: torch.Tensor
     ) -> torch.Tensor:
         """Per class the highest score x mask of its kernels.
 
         Returns:
             (largest contiguous id + 1, H, W); rows of ids that are no class are 0.
         """
-        ids = torch.tensor(self.layout.ids, device=masks.device)
-        result = masks.new_zeros((max(self.layout.ids) + 1, *masks.shape[1:]))
-        for rows, strip in zip(_row_strips(result), _row_strips(masks)):
-            index = ids[labels][:, None, None].expand_as(strip)
-            rows.scatter_reduce_(0, index, strip * scores[:, None, None], "amax")
-        return result
+        ids = self.layout.ids
+        maps = masks.new_maps(max(ids) + 1, scores.new_zeros(masks.num_blocks))
+        labels = labels.tolist()
+        for row, values in masks.scaled(scores).rows():  # (Tx, N, S, S)
+            for label, value in zip(labels, values.unbind(1)):
+                so_far = maps[ids[label], row].transpose(0, 1)
+                torch.maximum(so_far, value, out=so_far)
+        return masks.cut(maps)

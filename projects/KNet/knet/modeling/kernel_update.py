@@ -13,8 +13,9 @@ from detectron2.utils.registry import Registry
 from torch import nn
 from torch.nn import functional as F
 
-from .grouping import group_features
+from .grouping import group_transformed_features, kernels_before
 from .kernel_head import PRIOR_LOGIT
+from .masks import resize
 from .structures import StagePrediction
 
 __all__ = [
@@ -228,12 +229,10 @@ class KernelUpdateHead(nn.Module):
         Returns:
             K_s, M_s at H x W and, with a class branch, the class logits.
         """
-        stage_map = self.feature_transform(feature_map)
-        if mask_logits.shape[-2:] != stage_map.shape[-2:]:
-            mask_logits = F.interpolate(
-                mask_logits, stage_map.shape[-2:], mode="bilinear", align_corners=False
-            )
-        group_feature = group_features(mask_logits, stage_map, self.mask_threshold)
+        mask_logits = resize(mask_logits, feature_map.shape[-2:])
+        group_feature = group_transformed_features(
+            mask_logits, feature_map, self.feature_transform, self.mask_threshold
+        )
 
         # the sums reach 1e4 and are multiplied with each other: too large for half precision
         with torch.autocast(device_type=feature_map.device.type, enabled=False):
@@ -242,8 +241,11 @@ class KernelUpdateHead(nn.Module):
         kernels = self.attention_norm(kernels + attended)
         kernels = self.feedforward_norm(kernels + self.feedforward(kernels))
 
-        mask_kernels = self.mask_proj(self.mask_layers(kernels))
-        new_masks = torch.einsum("bnc,bchw->bnhw", mask_kernels, stage_map)
+        mask_kernels, mask_biases = kernels_before(
+            self.mask_proj(self.mask_layers(kernels)), self.feature_transform
+        )
+        new_masks = torch.baddbmm(mask_biases, mask_kernels, feature_map.flatten(2))
+        new_masks = new_masks.unflatten(2, feature_map.shape[-2:])
         new_classes = None
         if self.class_proj is not None:
             new_classes = self.class_proj(self.class_layers(kernels))

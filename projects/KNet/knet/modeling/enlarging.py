@@ -1,0 +1,234 @@
+"""Masks at the size of the result, block by block: only what is asked for is ever computed.
+
+A mask at its stride is small; at the size of the result it is large and, almost everywhere, surely
+inside or surely outside. What bilinear enlarging makes of a block lies between the smallest and the
+largest value that the block is made of, so that most blocks of most masks need not be made.
+
+Shape shorthand: N masks of h x w, H x W the size of the result, T = Ty x Tx blocks of S x S pixels.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Callable, Iterator, List, Tuple
+
+import torch
+from torch.nn import functional as F
+
+__all__ = ["SLACK", "Block", "EnlargedMasks", "ImageSizes"]
+
+_SIDE = 32  # S
+# Values that are computed at once: what a core's cache holds, or keeps a GPU busy
+_CHUNK_ON_CPU, _CHUNK_ELSEWHERE = 2**18, 2**24
+# Rounding may put a value so far outside of what it is made of
+SLACK = 1e-5
+
+
+@dataclass
+class ImageSizes:
+    """(height, width) of the padded input, of the input before padding, and of the result."""
+
+    padded: Tuple[int, int]
+    image: Tuple[int, int]
+    output: Tuple[int, int]
+
+
+@dataclass
+class Block:
+    """Some blocks, and in each the masks that were asked for.
+
+    Attributes:
+        index: (t,) of the blocks.
+        mask: (t, K) of the masks: those asked for in their order, and others to make up the number.
+        values: (t, S, K, S), of pixels outside of the result 0.
+    """
+
+    index: torch.Tensor
+    mask: torch.Tensor
+    values: torch.Tensor
+
+    def sum_of_masks(self, pixels: torch.Tensor, num_masks: int) -> torch.Tensor:
+        """(t, S, K, S) of any kind -> (N,): the sum over each mask's pixels here."""
+        sums = pixels.sum((1, 3)).flatten()
+        total = torch.zeros(num_masks, dtype=sums.dtype, device=sums.device)
+        return total.index_add_(0, self.mask.flatten(), sums)
+
+
+class EnlargedMasks:
+    """Mask probabilities, enlarged to the padded input, cut to the image, resized to the result."""
+
+    def __init__(self, masks: torch.Tensor, sizes: ImageSizes):
+        """
+        Args:
+            masks: (N, h, w) probabilities at the mask stride of the padded input.
+            sizes: of the image.
+        """
+        self._masks = masks
+        self.size = tuple(sizes.output)
+        per_side = zip(masks.shape[1:], sizes.padded, sizes.image, sizes.output)
+        self._y, self._x = (_Side(*lengths, masks.device) for lengths in per_side)
+        windows = masks[:, self._y.window]  # (N, Ty, used, w)
+        self.lowest = windows.amin(2)[..., self._x.window].amin(3).flatten(1)  # (N, T)
+        self.highest = windows.amax(2)[..., self._x.window].amax(3).flatten(1)
+
+    @classmethod
+    def of_size(cls, masks: torch.Tensor) -> "EnlargedMasks":
+        """(N, H, W) that have their size already."""
+        size = tuple(masks.shape[1:])
+        return cls(masks, ImageSizes(size, size, size))
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, index: torch.Tensor) -> "EnlargedMasks":
+        """Some of the masks, or some of them several times."""
+        return self._like(lambda x: x[index])
+
+    def scaled(self, factors: torch.Tensor) -> "EnlargedMasks":
+        """Times (N,) factors of 0 and more."""
+        return self._like(lambda x: (x.flatten(1) * factors[:, None]).view_as(x))
+
+    def _like(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "EnlargedMasks":
+        other = copy.copy(self)
+        for name in ("_masks", "lowest", "highest"):
+            setattr(other, name, change(getattr(self, name)))
+        return other
+
+    @property
+    def device(self) -> torch.device:
+        return self._masks.device
+
+    @property
+    def num_blocks(self) -> int:
+        return self.lowest.shape[1]
+
+    def inside(self, threshold: float) -> torch.Tensor:
+        """(N, T) bool: surely all of a block is above the threshold."""
+        return self.lowest > threshold + SLACK
+
+    def crossing(self, threshold: float) -> torch.Tensor:
+        """(N, T) bool: a block may have pixels on both sides of the threshold."""
+        return ~self.inside(threshold) & (self.highest >= threshold - SLACK)
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """(T,) int64: the pixels of each block that are in the result."""
+        return (self._y.length[:, None] * self._x.length).flatten()
+
+    def sums(self) -> torch.Tensor:
+        """(N, T): the sum over each block, of which no pixel is computed."""
+        columns = self._masks @ self._x.total.t()
+        return (self._y.total @ columns).flatten(1)
+
+    def blocks(self, wanted: torch.Tensor) -> Iterator[Block]:
+        """Compute blocks of masks; the host waits once, to learn how many there are.
+
+        Args:
+            wanted: (N, T) bool.
+        """
+        count, order = wanted.sum(0).sort()
+        masks = (~wanted).t().sort(dim=1, stable=True).indices  # (T, N), the wanted ones first
+        for start, end, most in _chunks(count.tolist(), self._limit):
+            index = order[start:end]
+            chosen = masks[index, :most]
+            yield Block(index, chosen, self._values(index, chosen))
+
+    def rows(self) -> Iterator[Tuple[int, torch.Tensor]]:
+        """Compute everything: rows of blocks, and (Tx, N, S, S) of each."""
+        for i, (window, weight) in enumerate(zip(self._y.window, self._y.weight)):
+            strip = weight @ self._masks[:, window]  # (N, S, w)
+            strip = strip.flatten(0, 1)[:, self._x.window].transpose(0, 1)  # (Tx, N S, used)
+            values = strip @ self._x.weight.transpose(1, 2)
+            yield i, values.unflatten(1, (-1, _SIDE))
+
+    def new_maps(self, number: int, value: torch.Tensor) -> torch.Tensor:
+        """(number, Ty, S, Tx, S), each block filled with its value of (number or 1, T)."""
+        value = value.view(-1, len(self._y.window), 1, len(self._x.window), 1)
+        shape = (number, len(self._y.window), _SIDE, len(self._x.window), _SIDE)
+        return value.expand(shape).contiguous()
+
+    def place(self, block: Block) -> Tuple[torch.Tensor, torch.Tensor]:
+        """(t, 1) each: row and column of blocks."""
+        row, column = self._place(block.index)
+        return row[:, None], column[:, None]
+
+    def cut(self, maps: torch.Tensor) -> torch.Tensor:
+        """(n, Ty, S, Tx, S) -> (n, H, W), a view."""
+        height, width = self.size
+        return maps.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+
+    def _place(self, index: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        columns = len(self._x.window)
+        return torch.div(index, columns, rounding_mode="floor"), index % columns
+
+    @property
+    def _limit(self) -> int:
+        chunk = _CHUNK_ON_CPU if self._masks.device.type == "cpu" else _CHUNK_ELSEWHERE
+        return chunk // _SIDE**2
+
+    def _values(self, index: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        row, column = self._place(index)
+        window = self._masks[
+            chosen[:, None, :, None],
+            self._y.window[row][:, :, None, None],
+            self._x.window[column][:, None, None, :],
+        ]  # (t, used, K, used)
+        wide = window.flatten(1, 2) @ self._x.weight[column].transpose(1, 2)
+        wide = wide.view(len(index), window.shape[1], -1)  # (t, used, K S)
+        return (self._y.weight[row] @ wide).view(len(index), _SIDE, -1, _SIDE)
+
+
+class _Side:
+    """Height or width: of which values each block is made, and how.
+
+    Attributes:
+        window: (blocks, used) int64.
+        weight: (blocks, S, used), zeros beyond the result's end.
+        total: (blocks, source), the sum of a block's weights.
+        length: (blocks,) int64, pixels in the result.
+    """
+
+    def __init__(self, source: int, padded: int, image: int, output: int, device: torch.device):
+        weight = _interpolation_matrix(source, padded, image, output)
+        weight = F.pad(weight, (0, 0, 0, -output % _SIDE)).view(-1, _SIDE, source)
+        first, used = _used(weight)
+        window = first[:, None] + torch.arange(used)
+        self.window = window.to(device)
+        self.weight = weight.gather(2, window[:, None].expand(-1, _SIDE, -1)).to(device)
+        self.total = weight.sum(1).to(device)
+        self.length = (output - torch.arange(0, output, _SIDE)).clamp(max=_SIDE).to(device)
+
+
+def _interpolation_matrix(source: int, padded: int, image: int, output: int) -> torch.Tensor:
+    """(output, source): what PyTorch's interpolation does along one side, its own weights.
+
+    Built on the CPU: a GPU is not waited for.
+    """
+    unit_masks = torch.eye(source)[None, :, :, None]
+
+    def enlarge(x: torch.Tensor, length: int) -> torch.Tensor:
+        return F.interpolate(x, (length, 1), mode="bilinear", align_corners=False)
+
+    matrix = enlarge(unit_masks, padded)[:, :, :image]
+    if output != image:
+        matrix = enlarge(matrix, output)
+    return matrix[0, :, :, 0].t()
+
+
+def _used(weight: torch.Tensor) -> Tuple[torch.Tensor, int]:
+    """The first source value that each block is made of, and the most that one is made of."""
+    source = weight.shape[2]
+    position = torch.arange(source)
+    used = (weight != 0).any(1)
+    first = torch.where(used, position, source).amin(1)
+    last = torch.where(used, position, -1).amax(1)
+    most = int((last - first).max()) + 1
+    return first.clamp(max=source - most), most
+
+
+def _chunks(counts: List[int], limit: int) -> Iterator[Tuple[int, int, int]]:
+    """(start, end, largest count) of runs of ascending counts, each within a limit together."""
+    start = 0
+    for end in range(1, len(counts) + 1):
+        if end == len(counts) or (end + 1 - start) * max(1, counts[end]) > limit:
+            yield start, end, max(1, counts[end - 1])
+            start = end
