@@ -2,8 +2,8 @@
 """Time, memory and operations of K-Net by its parts, beside other models on the same machine.
 
     python projects/KNet/tools/benchmark.py
-    python projects/KNet/tools/benchmark.py --kernels 50 100 200 500 --plot growth.png \\
-        configs/knet_panoptic.yaml configs/knet_panoptic_fast.yaml
+    python projects/KNet/tools/benchmark.py configs/knet_panoptic.yaml \\
+        configs/knet_panoptic_fast.yaml --kernels 50 100 200 500 --plot growth.png
 
 Random weights and images, made-up objects: no data set is needed. The candidates take turns, step
 by step, each in a process of its own. What stands behind ``--`` is changed in each config.

@@ -163,27 +163,28 @@ def _rcnn_config(knet: CfgNode, panoptic: bool) -> CfgNode:
     model.META_ARCHITECTURE = "PanopticFPN" if panoptic else "GeneralizedRCNN"
     model.DEVICE, model.MASK_ON = theirs.DEVICE, True
     model.PIXEL_MEAN, model.PIXEL_STD = theirs.PIXEL_MEAN, theirs.PIXEL_STD
-    model.BACKBONE.NAME = "build_resnet_fpn_backbone"
     model.BACKBONE.FREEZE_AT = theirs.BACKBONE.FREEZE_AT
     model.RESNETS.update(theirs.RESNETS)
     if theirs.BACKBONE.NORM_EVAL and theirs.RESNETS.NORM == "BN":
         model.RESNETS.NORM = "FrozenBN"  # Detectron2's way to keep the statistics
     model.FPN.update(theirs.FPN)
     channels = theirs.FPN.OUT_CHANNELS
-    levels = ["p2", "p3", "p4", "p5", "p6"]
-    model.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    levels = [name.replace("res", "p") for name in theirs.FPN.IN_FEATURES]
     rpn = model.RPN
-    rpn.IN_FEATURES = levels
+    model.BACKBONE.NAME, rpn.IN_FEATURES = theirs.BACKBONE.NAME, levels
+    if levels[-1] == "p5":  # Detectron2's own pyramid has a p6 on it
+        model.BACKBONE.NAME, rpn.IN_FEATURES = "build_resnet_fpn_backbone", [*levels, "p6"]
+    model.ANCHOR_GENERATOR.SIZES = [[8 * 2 ** int(name[1:])] for name in rpn.IN_FEATURES]
     rpn.PRE_NMS_TOPK_TRAIN, rpn.PRE_NMS_TOPK_TEST = 2000, NUM_PROPOSALS
     rpn.POST_NMS_TOPK_TRAIN = rpn.POST_NMS_TOPK_TEST = NUM_PROPOSALS
     heads, boxes, masks = model.ROI_HEADS, model.ROI_BOX_HEAD, model.ROI_MASK_HEAD
-    heads.NAME, heads.IN_FEATURES = "StandardROIHeads", levels[:4]
+    heads.NAME, heads.IN_FEATURES = "StandardROIHeads", levels
     heads.NUM_CLASSES = theirs.KNET.NUM_THING_CLASSES
     boxes.NAME, boxes.NUM_FC, boxes.FC_DIM = "FastRCNNConvFCHead", 2, 4 * channels
     boxes.POOLER_RESOLUTION, masks.POOLER_RESOLUTION = 7, 14
     masks.NAME, masks.NUM_CONV, masks.CONV_DIM = "MaskRCNNConvUpsampleHead", 4, channels
     semantic = model.SEM_SEG_HEAD
-    semantic.IN_FEATURES, semantic.CONVS_DIM = levels[:4], channels // 2
+    semantic.IN_FEATURES, semantic.CONVS_DIM = levels, channels // 2
     semantic.NUM_CLASSES = theirs.KNET.NUM_STUFF_CLASSES + 1
     if channels < 64:
         semantic.NORM = ""  # Detectron2's has 32 groups

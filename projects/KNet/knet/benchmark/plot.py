@@ -18,6 +18,10 @@ SWEPT = {
     "kernels": lambda record: record["kernels"],
     "objects": lambda record: record["objects"],
 }
+# twenty that can be told apart, dark and light in turns far from each other
+COLORS = [f"C{i}" for i in range(10)] + [
+    "navy", "gold", "darkgreen", "salmon", "indigo", "tan", "turquoise", "black", "hotpink", "lime",
+]  # fmt: skip
 # parts that are one colour, whatever stands behind the colon
 _WHOLE = ("backward", "losses", "region heads", "update stage")
 
@@ -40,10 +44,13 @@ def plot(records: Sequence[Dict[str, Any]], path: str) -> None:
     columns = 1 + len(swept)
     figure = Figure(figsize=(7 * columns, 4.2 * len(kinds)), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
+    names = list(dict.fromkeys(_group(part) for r in done for part in r["parts"]))
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
     axes = figure.subplots(len(kinds), columns, squeeze=False)
     for row, kind in zip(axes, kinds):
         of_kind = [r for r in done if r["kind"] == kind]
-        _draw_parts(row[0], [r for r in of_kind if point_of(r) == point_of(of_kind[0])])
+        first = [r for r in of_kind if point_of(r) == point_of(of_kind[0])]
+        _draw_parts(row[0], first, colors)
         for ax, name in zip(row[1:], swept):
             _draw_growth(ax, of_kind, name)
     try:
@@ -61,18 +68,17 @@ def _label(candidate: str) -> str:
     return os.path.splitext(os.path.basename(candidate))[0]
 
 
-def _draw_parts(ax, records: List[Dict[str, Any]]) -> None:
+def _draw_parts(ax, records: List[Dict[str, Any]], colors: Dict[str, str]) -> None:
     """A bar for each candidate."""
     names = list(dict.fromkeys(_group(part) for r in records for part in r["parts"]))
     ends = [0.0] * len(records)
     labels = [_label(r["candidate"]) for r in records]
-    for index, name in enumerate(names):
+    for name in names:
         lengths = [
             sum(p["seconds"]["median"] for part, p in r["parts"].items() if _group(part) == name)
             for r in records
         ]
-        color = COLORS[index % len(COLORS)]
-        ax.barh(labels, lengths, left=ends, color=color, edgecolor="white", label=name)
+        ax.barh(labels, lengths, left=ends, color=colors[name], edgecolor="white", label=name)
         ends = [end + length for end, length in zip(ends, lengths)]
     kind, size, batch, *_ = point_of(records[0])
     ax.set_title(f"{kind}, {batch} of {size}")
@@ -80,12 +86,6 @@ def _draw_parts(ax, records: List[Dict[str, Any]]) -> None:
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-
-# twenty that can be told apart, dark and light in turns far from each other
-COLORS = [f"C{i}" for i in range(10)] + [
-    "navy", "gold", "darkgreen", "salmon", "indigo", "tan", "turquoise", "black", "hotpink", "lime",
-]  # fmt: skip
 
 
 def _draw_growth(ax, records: List[Dict[str, Any]], name: str) -> None:

@@ -66,24 +66,28 @@ def table(records: Sequence[Dict[str, Any]], by_parts: bool = True) -> str:
     return "\n\n".join(blocks)
 
 
-def _seconds(spread: Dict[str, float]) -> str:
-    """Median and range in milliseconds."""
-    median, low, high = (1000 * spread[name] for name in ("median", "min", "max"))
-    return f"{median:.3g} ({low:.3g}..{high:.3g})"
+def _ms(seconds: float) -> str:
+    milliseconds = 1000 * seconds
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+
+
+def _range(spread: Dict[str, float]) -> str:
+    """Median, smallest and largest."""
+    return f"{_ms(spread['median'])} ({_ms(spread['min'])}..{_ms(spread['max'])})"
 
 
 def _candidates(records: Sequence[Dict[str, Any]]) -> str:
     rows = []
     for r in records:
         if "error" in r:
-            rows.append([f"`{r['candidate']}`", "failed"])
+            rows.append([f"`{r['candidate']}`", "not measured"])
             continue
         ratio = {name: f"x {value:.2f}" for name, value in r["ratio"].items()}
         rows.append(
             [
                 f"`{r['candidate']}`",
-                f"{_seconds(r['seconds'])} {ratio.get('seconds', '')}",
-                f"{1000 * r['cpu_seconds']['median']:.3g} {ratio.get('cpu_seconds', '')}",
+                f"{_range(r['seconds'])} {ratio.get('seconds', '')}",
+                f"{_ms(r['cpu_seconds']['median'])} {ratio.get('cpu_seconds', '')}",
                 f"{r['memory_gb']:.2f} {ratio.get('memory_gb', '')}",
                 f"{r['memory_of_steps_gb']:.2f}",
                 f"{r['flops'] / 1e9:.1f} {ratio.get('flops', '')}",
@@ -106,8 +110,8 @@ def _parts(record: Dict[str, Any]) -> str:
     rows = [
         [
             name,
-            _seconds(part["seconds"]),
-            f"{1000 * part['cpu_seconds']['median']:.3g}" if "cpu_seconds" in part else "",
+            _range(part["seconds"]),
+            _ms(part["cpu_seconds"]["median"]) if "cpu_seconds" in part else "",
             f"{100 * part['seconds']['median'] / whole:.1f}",
             f"{part['flops'] / 1e9:.2f}",
             f"{part['parameters'] / 1e6:.2f}",

@@ -21,7 +21,9 @@ class _Worker:
         self.error: Optional[str] = None
         self.steps: List[Dict[str, Any]] = []
         self.facts: Dict[str, Any] = {}
-        context = multiprocessing.get_context("spawn")  # a GPU cannot be used after a fork
+        # forks of a process that has imported all, but used no GPU
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([serve.__module__])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, job), daemon=True)
         self._process.start()
