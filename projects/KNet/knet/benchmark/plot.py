@@ -112,4 +112,4 @@ def _draw_growth(ax, records: List[Dict[str, Any]], name: str) -> None:
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

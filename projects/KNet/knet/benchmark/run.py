@@ -25,7 +25,7 @@ class _Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([serve.__module__])
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, job), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, job))
         self._process.start()
         theirs.close()
         self._answer()
