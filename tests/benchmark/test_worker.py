@@ -4,8 +4,10 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
+from knet.benchmark import mask2former
 from knet.benchmark.jobs import Job, Settings
 from knet.benchmark.worker import Runner
+from knet.errors import UsageError
 from knet.modeling import criterion
 from tests.conftest import DEMO_CONFIG, pairs
 
@@ -111,6 +113,12 @@ def test_panoptic_fpn_learns_from_128_positives(job):
         runner.candidate.model(runner.candidate.batch)
     runner.close()
     assert storage.latest()["roi_head/num_fg_samples"][0] == 128
+
+
+def test_a_library_that_is_missing_is_told(job, monkeypatch):
+    monkeypatch.setattr(mask2former, "Mask2FormerConfig", None)
+    with pytest.raises(UsageError, match="transformers is not installed"):
+        Runner(job("inference", "mask2former"))
 
 
 def test_half_precision(job):

@@ -26,7 +26,7 @@ def test_commands_and_options():
         assert all((REPO / file).is_file() for file in args.config_files)
     assert args.alternatives == [] and args.output_size == (480, 640)
 
-    options = re.findall(r"`(--[^`]+)`", PAGE)
+    options = re.findall(r"`(--\w[^`]*)`", PAGE)
     assert len(options) > 10
     for option in options:
         words = shlex.split(option)

@@ -6,6 +6,7 @@ from typing import Callable, Dict, List
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from torch import nn
 
 from ..errors import UsageError
@@ -102,45 +103,23 @@ def _rcnn(job: Job) -> Candidate:
     """Detectron2's Mask R-CNN or Panoptic FPN on K-Net's backbone."""
     knet = job.config()
     panoptic = job.candidate == "panoptic_fpn"
-    num_things, num_stuff = (
-        knet.MODEL.KNET.NUM_THING_CLASSES,
-        knet.MODEL.KNET.NUM_STUFF_CLASSES,
-    )
+    counts = knet.MODEL.KNET
+    num_things, num_stuff = counts.NUM_THING_CLASSES, counts.NUM_STUFF_CLASSES
+    if panoptic and num_stuff == 0:
+        raise UsageError("Panoptic FPN needs stuff classes, of which the first config has none")
     model = build_model(_rcnn_config(knet, panoptic)).train(job.learns)
     inputs = _inputs(job, num_things, num_stuff)
     for x in inputs if job.learns else ():  # class 0 is that of all things
         x["sem_seg"] = x["sem_seg"] - num_things + 1
     candidate = Candidate(model, inputs, model, rcnn_parts(model))
-    sure = torch.arange(job.objects)
+    made = [_proposals(job, x).to(model.device) for x in inputs]
     classes = torch.randint(num_things, (job.objects,))
-    made = []
-    for x in inputs:
-        if job.learns:
-            boxes = x["instances"].gt_boxes.tensor.repeat(NUM_PROPOSALS // job.objects // 2, 1)
-            side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-            first = boxes + 0.05 * side * torch.randn_like(boxes)
-        else:
-            first = boxes_apart(job.objects, job.size)
-        made.append(proposals(job.size, NUM_PROPOSALS, first).to(model.device))
-
-    def propose(forward: Callable) -> Callable:
-        return lambda *x: (made, forward(*x)[1])
-
-    def find(forward: Callable) -> Callable:
-        def found(x):
-            scores, deltas = forward(x)
-            scores = torch.zeros_like(scores)
-            scores[:, -1] = 20.0  # background
-            for i in range(job.batch):
-                scores[i * NUM_PROPOSALS + sure, classes] = 40.0
-            return scores, torch.zeros_like(deltas)
-
-        return found
 
     def make_up(patches: Patches) -> None:
-        patches.put(model.proposal_generator, "forward", propose)
+        propose = model.proposal_generator
+        patches.put(propose, "forward", lambda forward: lambda *x: (made, forward(*x)[1]))
         if not job.learns:
-            patches.put(model.roi_heads.box_predictor, "forward", find)
+            patches.put(model.roi_heads.box_predictor, "forward", _detect(classes))
 
     candidate.make_up = make_up
     what = f"{NUM_POSITIVES} positives" if job.learns else f"{job.objects} sure detections"
@@ -149,6 +128,36 @@ def _rcnn(job: Job) -> Candidate:
         "once these are computed"
     )
     return candidate
+
+
+def _proposals(job: Job, x: Dict) -> Instances:
+    """Of one image: in training half of them near its objects, else some that do not overlap."""
+    if not job.learns:
+        return proposals(job.size, NUM_PROPOSALS, boxes_apart(job.objects, job.size))
+    boxes = x["instances"].gt_boxes.tensor.repeat(NUM_PROPOSALS // job.objects // 2, 1)
+    side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return proposals(job.size, NUM_PROPOSALS, boxes + 0.05 * side * torch.randn_like(boxes))
+
+
+def _detect(classes: torch.Tensor) -> Callable[[Callable], Callable]:
+    """Makes the box head sure of the first proposals of each image, and of no other.
+
+    Args:
+        classes: of these proposals.
+    """
+
+    def wrap(forward: Callable) -> Callable:
+        def found(x):
+            scores, deltas = forward(x)
+            scores = torch.zeros_like(scores)
+            scores[:, -1] = 20.0  # background
+            for first in range(0, len(scores), NUM_PROPOSALS):
+                scores[first + torch.arange(len(classes)), classes] = 40.0
+            return scores, torch.zeros_like(deltas)
+
+        return found
+
+    return wrap
 
 
 def _rcnn_config(knet: CfgNode, panoptic: bool) -> CfgNode:
