@@ -1,0 +1,35 @@
+"""docs/speed.md: its commands are ones that the program takes."""
+
+import importlib.util
+import re
+import shlex
+
+from tests.conftest import REPO
+
+PAGE = (REPO / "docs" / "speed.md").read_text()
+PROGRAM = "projects/KNet/tools/benchmark.py"
+
+
+def program():
+    spec = importlib.util.spec_from_file_location("benchmark", str(REPO / PROGRAM))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_commands_and_options():
+    parse = program().parse_args
+    commands = re.findall(rf"^    python {PROGRAM}((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        args = parse(shlex.split(command.replace("\\\n", " ")))
+        assert all((REPO / file).is_file() for file in args.config_files)
+    assert args.alternatives == [] and args.output_size == (480, 640)
+
+    options = re.findall(r"`(--\w[^`]*)`", PAGE)
+    assert len(options) > 10
+    for option in options:
+        words = shlex.split(option)
+        if len(words) > 1:
+            parse(words)
+        assert hasattr(args, words[0][2:].replace("-", "_"))
