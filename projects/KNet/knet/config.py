@@ -20,6 +20,7 @@ def add_knet_config(cfg: CN) -> None:
     _add_backbones(cfg)
     _add_data_and_solver(cfg)
     _add_model_file(cfg)
+    _add_evaluation(cfg)
 
 
 def config_from_text(text: str) -> CN:
@@ -235,3 +236,12 @@ def _add_model_file(cfg: CN) -> None:
     cfg.MODEL_FILE.FORMAT = ""
     # Matrices and convolutions in float16: half the size, three decimal digits
     cfg.MODEL_FILE.HALF = False
+
+
+def _add_evaluation(cfg: CN) -> None:
+    # Write the panoptic predictions, as COCO's server takes them: predictions.json and a PNG an
+    # image. False saves time; those of data with images without ground truth are written always
+    cfg.TEST.KEEP_PANOPTIC = True
+    # Measure with COCO's and Detectron2's own tools, by way of files, instead of in memory: the
+    # same figures, later
+    cfg.TEST.OFFICIAL_TOOLS = False

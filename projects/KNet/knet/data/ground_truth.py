@@ -13,6 +13,7 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
 from ..errors import DatasetError
+from .id_map import id_map, runs
 from .image_reading import read_image
 from .objects import has_mask, why_left_out
 from .polygons import check_polygons
@@ -313,7 +314,7 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
-    ids = png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
+    ids, lengths = runs(id_map(png))
     known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
     order = np.argsort(known)
     position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
@@ -324,7 +325,7 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
             f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
             "image do not list"
         )
-    return row, known
+    return np.repeat(row, lengths).reshape(png.shape[:2]), known
 
 
 def decode_panoptic(

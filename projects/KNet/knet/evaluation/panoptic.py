@@ -21,13 +21,14 @@ from PIL import Image
 from tabulate import tabulate
 
 from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.id_map import id_map
 from ..data.image_reading import read_image
 from ..data.training_images import load_dicts
 from ..errors import DatasetError
 from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
-from .panoptic_matching import Matches, add_up, id_map, match_segments
+from .panoptic_matching import Matches, add_up, match_segments
 from .panoptic_truth import annotations_of_dataset, fit_for_tool, read_truth
 
 __all__ = ["PanopticEvaluator"]
@@ -40,9 +41,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
 
     Each process compares its images as they come; the figures are COCO's tool's to the last digit.
     It reports PQ per class, survives data without a thing or without a stuff segment (COCO's tool
-    divides by zero there), and keeps ``panoptic_quality.json`` and, if asked to, what it evaluated:
-    ``predictions.json`` and ``predictions/*.png``, as COCO's server takes them. Of data with images
-    that have no ground truth it keeps the predictions always.
+    divides by zero there), and keeps ``panoptic_quality.json`` and, unless told not to, what it
+    evaluated: ``predictions.json`` and ``predictions/*.png``, as COCO's server takes them. Of data
+    with images that have no ground truth it keeps the predictions always.
     """
 
     def __init__(

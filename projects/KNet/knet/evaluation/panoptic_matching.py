@@ -10,7 +10,9 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-__all__ = ["Matches", "add_up", "id_map", "match_segments"]
+from ..data.id_map import runs
+
+__all__ = ["Matches", "add_up", "match_segments"]
 
 VOID = 0  # id of pixels without segment
 _ID_BITS = 24  # of an id in a PNG
@@ -31,13 +33,6 @@ class Matches(NamedTuple):
     found: List[Tuple[int, float]]
     missed: List[int]
     wrong: List[int]
-
-
-def id_map(png: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H, W) int32: R + 256 G + 65536 B."""
-    ids = np.zeros((*png.shape[:2], 4), np.uint8)
-    ids[..., :3] = png
-    return ids.view("<i4")[..., 0]
 
 
 def match_segments(
@@ -87,11 +82,9 @@ def match_segments(
 
 
 def _overlaps(truth: np.ndarray, prediction: np.ndarray) -> Overlaps:
-    """Counted by runs of equal pixels, of which a map has few."""
-    pairs = (truth.astype(np.int64) << _ID_BITS | prediction).ravel()
-    starts = np.flatnonzero(np.diff(pairs, prepend=-1))  # the first pair is not -1
-    lengths = np.diff(starts, append=pairs.size)
-    values, position = np.unique(pairs[starts], return_inverse=True)
+    pairs = truth.astype(np.int64) << _ID_BITS | prediction
+    pairs_of_runs, lengths = runs(pairs)
+    values, position = np.unique(pairs_of_runs, return_inverse=True)
     pixels = np.bincount(position, lengths).astype(np.int64)  # as float64: exact
     true_ids, predicted_ids = values >> _ID_BITS, values & (1 << _ID_BITS) - 1
     return dict(zip(zip(true_ids.tolist(), predicted_ids.tolist()), pixels.tolist()))

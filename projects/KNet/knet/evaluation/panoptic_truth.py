@@ -10,9 +10,9 @@ from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.id_map import id_map
 from ..data.image_reading import open_image, read_image
 from ..errors import DatasetError
-from .panoptic_matching import id_map
 
 __all__ = ["annotations_of_dataset", "check_panoptic_truth", "fit_for_tool", "read_truth"]
 
