@@ -358,7 +358,9 @@ def _split_rows(
     is_object = [bool(s["isthing"]) and not s.get("iscrowd", 0) for s in segments]
     present = np.bincount(rows.ravel(), minlength=len(category)) > 0
     things = np.flatnonzero(np.array([False, *is_object]) & present)
-    return rows == things[:, None, None], category[things], category[rows]
+    narrow = np.min_scalar_type(len(category))  # bytes are compared much faster
+    masks = rows.astype(narrow) == things.astype(narrow)[:, None, None]
+    return masks, category[things], np.take(category, rows)
 
 
 def _classes_of_rows(segments: List[Dict], ignore_label: int) -> np.ndarray:
