@@ -8,6 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluators
 
+from knet.data.training_images import load_dicts
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import (
     EVALUATOR_BUILDERS,
@@ -257,3 +258,17 @@ def test_models_of_one_task_report_its_figure(
     assert "Results verification passed" in outcome.out
     files = os.listdir(tmp_path / "output" / "inference" / variant(shapes, kind))
     assert file in files and "predictions.json" not in files
+
+
+def test_keys_of_the_evaluation(shapes, tiny_config, tmp_path):
+    records = load_dicts(shapes.val)
+    for official in (False, True):
+        tiny_config.OUTPUT_DIR = str(tmp_path / str(official))
+        tiny_config.TEST.KEEP_PANOPTIC = False
+        tiny_config.TEST.OFFICIAL_TOOLS = official
+        tiny_config.MODEL.KNET.TEST.INSTANCE_ON = tiny_config.MODEL.KNET.TEST.SEMANTIC_ON = False
+        evaluator = build_evaluator(tiny_config, shapes.val)
+        results = evaluate(evaluator, records, [panoptic_truth(r) for r in records])
+        assert results["panoptic_seg"]["PQ"] == 100
+        folder = tmp_path / str(official) / "inference" / shapes.val
+        assert [p.name for p in folder.iterdir()] == ["panoptic_quality.json"]

@@ -10,11 +10,12 @@ from detectron2.utils import comm
 
 from knet.data import register_coco_panoptic
 from knet.engine.processes import leave_group
-from knet.evaluation import InstanceEvaluator, SemanticEvaluator
+from knet.evaluation import InstanceEvaluator, PanopticEvaluator, SemanticEvaluator
 from tests.evaluation.conftest import (
     evaluate,
     imperfect_instances,
     label_truth,
+    panoptic_truth,
     register,
     semantic_output,
 )
@@ -29,11 +30,13 @@ def report(paths, folder):
     outputs = [
         {
             **imperfect_instances(record, rng, [0, 2]),
+            **panoptic_truth(record),
             **semantic_output(np.roll(label_truth(record, 3), 3, 0) % 3, 3),
         }
         for record in records
     ]
-    evaluator = DatasetEvaluators([E(name, folder) for E in (InstanceEvaluator, SemanticEvaluator)])
+    kinds = (PanopticEvaluator, InstanceEvaluator, SemanticEvaluator)
+    evaluator = DatasetEvaluators([E(name, folder) for E in kinds])
     share = slice(comm.get_rank(), None, comm.get_world_size())
     results = evaluate(evaluator, records[share], outputs[share])
     if comm.is_main_process():
@@ -54,4 +57,5 @@ def test_two_processes_report_what_one_does(pottery, tmp_path):
         launch(report, processes, dist_url="auto", args=(paths, str(folder)))
         results.append(json.loads((folder / "results.json").read_text()))
     assert 1 < results[0]["segm"]["AP"] < 99 and 1 < results[0]["sem_seg"]["mIoU"] < 99
+    assert results[0]["panoptic_seg"]["PQ"] == 100
     assert str(results[0]) == str(results[1])  # NaN included

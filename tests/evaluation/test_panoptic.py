@@ -84,6 +84,30 @@ def test_equal_to_detectron2_on_real_images(real_coco, tmp_path):
     assert {key: ours[key] for key in theirs} == theirs
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_cocos_tool_itself_reports_the_same(shapes, tmp_path, keep):
+    records = DatasetCatalog.get(shapes.train)
+    rng, classes = np.random.default_rng(5), classes_of(shapes.train)
+    outputs = [imperfect(record, rng, classes) for record in records]
+    reported = []
+    for official in (False, True):
+        folder = str(tmp_path / str(official))
+        options = {"keep_predictions": keep, "official_tool": official}
+        evaluator = PanopticEvaluator(shapes.train, folder, **options)
+        reported.append(repr(evaluate(evaluator, records, outputs)))
+        files = {"panoptic_quality.json", *(("predictions", "predictions.json") if keep else ())}
+        assert set(os.listdir(folder)) == files
+    assert reported[0] == reported[1]
+
+
+def test_a_png_of_another_size_than_its_image_is_told(pottery):
+    name = register(pottery)
+    records = DatasetCatalog.get(name)
+    ids, segments = truth(records[0])["panoptic_seg"]
+    with pytest.raises(DatasetError, match=r"image 1 of .*pottery\.json is 64 x 40.*62 x 40"):
+        evaluate(PanopticEvaluator(name), records[:1], [{"panoptic_seg": (ids[:, 2:], segments)}])
+
+
 def test_ground_truth_against_itself(shapes, tmp_path):
     records = DatasetCatalog.get(shapes.train)
     results = evaluate(

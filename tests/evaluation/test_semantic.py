@@ -14,6 +14,7 @@ from PIL import Image
 from knet.data import register_coco_panoptic
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import SemanticEvaluator
+from knet.evaluation.semantic import class_map
 from tests.conftest import PanopticFolder
 from tests.evaluation.conftest import evaluate, label_truth, register, semantic_output
 
@@ -238,3 +239,25 @@ def test_a_label_map_that_is_missing(label_maps):
     os.remove(record["sem_seg_file_name"])
     with pytest.raises(DatasetError, match=r"cannot read .*0\.png"):
         evaluate(SemanticEvaluator("maps"), [record], [semantic_output(rows(0, 1), 3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.uint8])
+def test_the_class_of_a_pixel_is_the_first_of_the_highest(dtype):
+    generator = torch.Generator().manual_seed(0)
+    for num_classes, values in ((1, 2), (3, 2), (9, 4), (40, 200)):
+        scores = torch.randint(0, values, (num_classes, 19, 30), generator=generator).to(dtype)
+        labels = class_map(scores)
+        assert np.array_equal(labels, scores.double().numpy().argmax(axis=0))
+
+
+def test_equal_to_detectron2_with_every_key(shapes, tmp_path):
+    records, results = DatasetCatalog.get(shapes.train), []
+    num_ids = len(MetadataCatalog.get(shapes.train).stuff_classes)
+    outputs = [semantic_output(np.roll(label_truth(r, num_ids), 3, 1), num_ids) for r in records]
+    for official in (False, True):
+        folder = tmp_path / str(official)
+        evaluator = SemanticEvaluator(shapes.train, str(folder), official_tool=official)
+        results.append(repr(evaluate(evaluator, records, outputs)))
+    assert results[0] == results[1] and "BoundaryIoU" in results[0]
+    first, second = (tmp_path / f / "sem_seg_predictions.json" for f in ("False", "True"))
+    assert first.read_bytes() == second.read_bytes()

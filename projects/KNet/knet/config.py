@@ -21,6 +21,7 @@ def add_knet_config(cfg: CN) -> None:
     _add_data_and_solver(cfg)
     _add_watching(cfg)
     _add_model_file(cfg)
+    _add_evaluation(cfg)
 
 
 def config_from_text(text: str) -> CN:
@@ -302,3 +303,12 @@ def _add_model_file(cfg: CN) -> None:
     cfg.MODEL_FILE.BEST_METRIC = ""
     # Better is more (max) or less (min)
     cfg.MODEL_FILE.BEST_MODE = "max"
+
+
+def _add_evaluation(cfg: CN) -> None:
+    # Write the panoptic predictions, as COCO's server takes them: predictions.json and a PNG an
+    # image. False saves time; those of data with images without ground truth are written always
+    cfg.TEST.KEEP_PANOPTIC = True
+    # Measure with COCO's and Detectron2's own tools, by way of files, instead of in memory: the
+    # same figures, later
+    cfg.TEST.OFFICIAL_TOOLS = False

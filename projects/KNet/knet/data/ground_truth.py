@@ -13,6 +13,7 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 
 from ..errors import DatasetError, Tell, refuse
+from .id_map import id_map, runs
 from .image_reading import read_image
 from .objects import has_mask, why_left_out
 from .orientation import why_turned
@@ -27,7 +28,6 @@ __all__ = [
     "decode_mask",
     "decode_panoptic",
     "is_annotated",
-    "panoptic_ids",
     "read_ground_truth",
     "read_label_map",
     "read_panoptic_rows",
@@ -319,11 +319,6 @@ def _decode_polygons(polygons, size: Tuple[int, int]) -> np.ndarray:
 # --------------------------------------------------------------------------------------- decoding
 
 
-def panoptic_ids(png: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H, W) int32 segment ids R + 256 G + 65536 B, 0 where unlabelled."""
-    return png.astype(np.int32) @ np.array([1, 256, 65536], dtype=np.int32)
-
-
 def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.ndarray, np.ndarray]:
     """The row of each pixel in (unlabelled, *segments), and the ids of these rows.
 
@@ -335,7 +330,7 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
-    ids = panoptic_ids(png)
+    ids, lengths = runs(id_map(png))
     known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
     order = np.argsort(known)
     position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
@@ -346,7 +341,7 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
             f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
             "image do not list"
         )
-    return row, known
+    return np.repeat(row, lengths).reshape(png.shape[:2]), known
 
 
 def decode_panoptic(
@@ -379,7 +374,9 @@ def _split_rows(
     is_object = [bool(s["isthing"]) and not s.get("iscrowd", 0) for s in segments]
     present = np.bincount(rows.ravel(), minlength=len(category)) > 0
     things = np.flatnonzero(np.array([False, *is_object]) & present)
-    return rows == things[:, None, None], category[things], category[rows]
+    narrow = np.min_scalar_type(len(category))  # bytes are compared much faster
+    masks = rows.astype(narrow) == things.astype(narrow)[:, None, None]
+    return masks, category[things], np.take(category, rows)
 
 
 def _classes_of_rows(segments: List[Dict], ignore_label: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from typing import Any, Dict, Optional, Tuple, Union
 
+import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 
-__all__ = ["check_rle", "decode_rle", "rle_area"]
+__all__ = ["check_rle", "decode_rle", "encode_mask", "rle_area"]
 
 
 def decode_rle(rle: Dict) -> np.ndarray:
@@ -15,6 +16,15 @@ def decode_rle(rle: Dict) -> np.ndarray:
         ValueError, KeyError, TypeError: it is no RLE.
     """
     return np.ascontiguousarray(mask_util.decode(_compressed(rle)))
+
+
+def encode_mask(mask: np.ndarray) -> Dict:
+    """(H, W) uint8, 0 or 1 -> the compressed RLE that a json can hold.
+
+    RLEs run along columns. OpenCV turns a mask faster than pycocotools and NumPy do.
+    """
+    rle = mask_util.encode(cv2.transpose(mask).T)
+    return {**rle, "counts": rle["counts"].decode("ascii")}
 
 
 def rle_area(rle: Dict) -> int:

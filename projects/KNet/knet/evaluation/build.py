@@ -34,8 +34,9 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["EVALUATOR_BUILDERS", "MODEL_RESULTS", "build_evaluator", "check_evaluator"]
 
-# A kind of result, as in MODEL.KNET.TEST.<kind>_ON -> (data set's name, folder) -> evaluator
-Builders = Dict[str, Callable[[str, str], DatasetEvaluator]]
+# A kind of result, as in MODEL.KNET.TEST.<kind>_ON -> (data set's name, folder, and by their names
+# what :func:`_options` has) -> evaluator
+Builders = Dict[str, Callable[..., DatasetEvaluator]]
 
 PANOPTIC: Builders = {
     "PANOPTIC": PanopticEvaluator,
@@ -137,10 +138,20 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     builders, kinds = _what_is_measured(cfg, dataset_name)
     folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
     with _with_classes(cfg, dataset_name) as name:
-        evaluators = [builders[kind](name, folder) for kind in kinds]
+        evaluators = [builders[kind](name, folder, **_options(cfg, kind)) for kind in kinds]
     if dataset_name in DatasetCatalog.list() and not is_measured(load_dicts(dataset_name)):
         return _Predictions(evaluators, dataset_name, folder)
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
+
+
+def _options(cfg, kind: str) -> Dict[str, bool]:
+    """What the config asks of the evaluators of a kind of result, where it is not the usual."""
+    options = {}
+    if cfg.TEST.OFFICIAL_TOOLS:
+        options["official_tool"] = True
+    if kind == "PANOPTIC" and not cfg.TEST.KEEP_PANOPTIC:
+        options["keep_predictions"] = False
+    return options
 
 
 class _Predictions(DatasetEvaluators):

@@ -45,27 +45,31 @@ def _renamed(results: Optional[Dict], key: str) -> Optional[Dict]:
     return None if results is None else OrderedDict({f"cityscapes_{key}": results[key]})
 
 
-def cityscapes_instance_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def cityscapes_instance_evaluator(
+    dataset_name: str, output_dir: str, **options
+) -> DatasetEvaluator:
     """Mask AP by COCO's tool and, if the scripts are installed, by Cityscapes' own protocol.
 
     Args:
         dataset_name: one of Detectron2's panoptic or instance sets of Cityscapes.
-        output_dir: see :class:`.instance.InstanceEvaluator`.
+        output_dir, options: see :class:`.instance.InstanceEvaluator`.
     """
-    evaluators: List[DatasetEvaluator] = [InstanceEvaluator(dataset_name, output_dir)]
+    evaluators: List[DatasetEvaluator] = [InstanceEvaluator(dataset_name, output_dir, **options)]
     if _has_truth(dataset_name, "instanceIds"):
         evaluators.append(_CityscapesInstances(dataset_name))
     return DatasetEvaluators(evaluators)
 
 
-def cityscapes_semantic_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def cityscapes_semantic_evaluator(
+    dataset_name: str, output_dir: str, **options
+) -> DatasetEvaluator:
     """mIoU by Detectron2 and, if the scripts are installed, by Cityscapes' own protocol.
 
     Args:
         dataset_name: one of Detectron2's panoptic or semantic sets of Cityscapes.
-        output_dir: see :class:`.semantic.SemanticEvaluator`.
+        output_dir, options: see :class:`.semantic.SemanticEvaluator`.
     """
-    evaluators: List[DatasetEvaluator] = [SemanticEvaluator(dataset_name, output_dir)]
+    evaluators: List[DatasetEvaluator] = [SemanticEvaluator(dataset_name, output_dir, **options)]
     if _has_truth(dataset_name, "labelIds"):
         evaluators.append(_CityscapesSemSeg(dataset_name))
     return DatasetEvaluators(evaluators)

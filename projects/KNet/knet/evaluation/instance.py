@@ -2,11 +2,13 @@
 
 from typing import Dict, List, Optional, Sequence
 
+import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 
+from ..data.run_lengths import encode_mask
 from ..data.training_images import load_dicts
 from ..errors import UsageError
 from .classes import thing_classes
@@ -34,6 +36,7 @@ class InstanceEvaluator(COCOEvaluator):
         output_dir: str,
         *,
         tasks: Optional[Sequence[str]] = ("bbox", "segm"),
+        official_tool: bool = False,
         **options,
     ):
         """
@@ -44,6 +47,7 @@ class InstanceEvaluator(COCOEvaluator):
                 its own.
             tasks: of "segm" and "bbox" (K-Net's boxes are those around its masks); None: what the
                 predictions have.
+            official_tool: let Detectron2's evaluator encode the masks.
             options: of Detectron2's evaluator.
 
         Raises:
@@ -54,6 +58,7 @@ class InstanceEvaluator(COCOEvaluator):
         metadata = MetadataCatalog.get(dataset_name)
         if output_dir:
             protect(output_dir, ["INSTANCE"], dicts, metadata)
+        self._official_tool = official_tool
         self._image_ids = ImageIds(dicts)
         self._measured_ids = None  # all
         if not has_json_file(metadata) and any("pan_seg_file_name" in d for d in dicts):
@@ -88,8 +93,17 @@ class InstanceEvaluator(COCOEvaluator):
         """
         for x, output in zip(inputs, outputs):
             x = {**x, "image_id": self._image_ids.of(x)}
-            if x["image_id"] in self._coco_api.imgs and "instances" in output:
-                super().process([x], [{"instances": self._renumbered(output["instances"])}])
+            if x["image_id"] not in self._coco_api.imgs or "instances" not in output:
+                continue
+            instances = self._renumbered(output["instances"].to("cpu"))
+            masks = instances.get_fields().get("pred_masks")
+            if self._official_tool or masks is None:
+                super().process([x], [{"instances": instances}])
+                continue
+            instances.remove("pred_masks")
+            super().process([x], [{"instances": instances}])
+            for result, mask in zip(self._predictions[-1]["instances"], masks):
+                result["segmentation"] = encode_mask(np.asarray(mask, np.uint8))
 
     def evaluate(self, img_ids: Optional[Sequence] = None) -> Dict:
         """

@@ -1,16 +1,18 @@
-"""Panoptic quality by COCO's tool, per class, with the predictions kept in COCO's format."""
+"""Panoptic quality as COCO defines it, per class, with the predictions kept in COCO's format."""
 
 import contextlib
+import functools
 import io
-import itertools
 import json
 import logging
 import math
 import os
 import tempfile
 from collections import OrderedDict
-from typing import Dict, List, Optional
+from typing import Any, Collection, Dict, List, Optional
 
+import numpy as np
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
 from detectron2.utils import comm
@@ -19,12 +21,15 @@ from PIL import Image
 from tabulate import tabulate
 
 from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.id_map import id_map
+from ..data.image_reading import read_image
 from ..data.training_images import load_dicts
 from ..errors import DatasetError
 from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
-from .panoptic_truth import annotations_of_dataset, fit_for_tool
+from .panoptic_matching import Matches, add_up, match_segments
+from .panoptic_truth import annotations_of_dataset, fit_for_tool, read_truth
 
 __all__ = ["PanopticEvaluator"]
 
@@ -32,19 +37,29 @@ logger = logging.getLogger(__name__)
 
 
 class PanopticEvaluator(COCOPanopticEvaluator):
-    """Detectron2's panoptic evaluator, with three things more.
+    """Detectron2's panoptic evaluator, in memory and with three things more.
 
+    Each process compares its images as they come; the figures are COCO's tool's to the last digit.
     It reports PQ per class, survives data without a thing or without a stuff segment (COCO's tool
-    divides by zero there), and keeps what it evaluated: ``predictions.json`` and
-    ``predictions/*.png``, as COCO's server takes them, and ``panoptic_quality.json``. Of images
-    without ground truth it keeps the predictions alone.
+    divides by zero there), and keeps ``panoptic_quality.json`` and, unless told not to, what it
+    evaluated: ``predictions.json`` and ``predictions/*.png``, as COCO's server takes them. Of data
+    with images that have no ground truth it keeps the predictions always.
     """
 
-    def __init__(self, dataset_name: str, output_dir: Optional[str] = None):
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: Optional[str] = None,
+        *,
+        keep_predictions: bool = True,
+        official_tool: bool = False,
+    ):
         """
         Args:
             dataset_name: registered; with ``panoptic_json`` in its metadata if it has ground truth.
             output_dir: gets what is kept; None keeps nothing.
+            keep_predictions: write the predictions too.
+            official_tool: let COCO's panopticapi compare, by way of files.
 
         Raises:
             DatasetError: the data set cannot be loaded.
@@ -54,18 +69,39 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         if output_dir:
             protect(output_dir, ["PANOPTIC"], dicts, metadata)
         super().__init__(dataset_name, output_dir)
+        self._official_tool = official_tool
+        is_whole = all("pan_seg_file_name" in d for d in dicts)
+        self._keeps = output_dir is not None and (keep_predictions or not is_whole)
         self._image_ids = ImageIds(dicts)
         self._png_names = dict(zip(self._image_ids.all, png_names(dicts, metadata)))
         self._file_names = dict(zip(self._image_ids.all, (d["file_name"] for d in dicts)))
+
+    def reset(self) -> None:
+        """Begin anew."""
+        super().reset()
+        self._matches: Dict[Any, Matches] = {}
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
         """
         Args:
             inputs: with ``file_name``, and ``image_id`` if the data set has it.
             outputs: with ``panoptic_seg`` in the data set's contiguous ids.
+
+        Raises:
+            DatasetError: the ground truth of an image cannot be used.
         """
         for x, output in zip(inputs, outputs):
-            super().process([{**x, "image_id": self._image_ids.of(x)}], [output])
+            image_id, (ids, segments) = self._image_ids.of(x), output["panoptic_seg"]
+            if self._keeps or self._official_tool or segments is None:
+                super().process([{**x, "image_id": image_id}], [output])
+                prediction = self._predictions[-1]
+                if segments is None:  # the ids told the classes
+                    ids = torch.from_numpy(id_map(read_image(prediction["png_string"])))
+                segments = prediction["segments_info"]
+            else:
+                segments = [self._convert_category_id({**s}) for s in segments]
+            if image_id in self._truth and not self._official_tool:
+                self._matches[image_id] = self._match(image_id, ids.cpu().numpy(), segments)
 
     def evaluate(self) -> Optional[Dict]:
         """
@@ -75,17 +111,24 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             where the data set has no ground truth.
         """
         comm.synchronize()
-        predictions = comm.gather(self._predictions)
+        gathered = comm.gather((self._predictions, self._matches))
         if not comm.is_main_process():
             return None
-        predictions = list(itertools.chain.from_iterable(predictions))
+        predictions = [p for of_process, _ in gathered for p in of_process]
+        matches = {image_id: m for _, by_image in gathered for image_id, m in by_image.items()}
         with contextlib.ExitStack() as stack:
-            folder = self._output_dir or stack.enter_context(tempfile.TemporaryDirectory())
-            content = self._content(predictions)
-            self._write(predictions, content, folder)
-            if not content["annotations"]:
+            if self._keeps or self._official_tool:
+                folder = self._output_dir
+                if not self._keeps:
+                    folder = stack.enter_context(tempfile.TemporaryDirectory())
+                self._write(predictions, self._content(predictions), folder)
+            if not self._truth:
                 return OrderedDict()
-            quality = self._panoptic_quality(predictions, content, folder)
+            if self._official_tool:
+                statistics = self._official_statistics(predictions, folder)
+            else:
+                statistics = self._statistics(matches)
+        quality = _summarise(statistics, self._categories_by_id)
         self._log(quality)
         if self._output_dir:
             with PathManager.open(
@@ -100,16 +143,33 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             result[f"PQ-{name}"] = row["PQ"]
         return OrderedDict({"panoptic_seg": result})
 
-    def _content(self, predictions: List[Dict]) -> Dict:
-        """What the panoptic json has; images and categories where it lacks them or there is none.
+    @functools.cached_property
+    def _json(self) -> Dict:
+        """The content of the panoptic json, with categories; {} where there is none.
 
         Raises:
-            DatasetError: the json cannot be used.
+            DatasetError: it cannot be used.
         """
-        panoptic_json, images = self._metadata.get("panoptic_json"), []
-        if panoptic_json:
-            content = read_panoptic_json(panoptic_json)
-            return {**content, "categories": content["categories"] or self._categories()}
+        panoptic_json = self._metadata.get("panoptic_json")
+        if not panoptic_json:
+            return {}
+        content = read_panoptic_json(panoptic_json)
+        return {**content, "categories": content["categories"] or self._categories()}
+
+    @functools.cached_property
+    def _truth(self) -> Dict[Any, Dict]:
+        """{image id: annotation}, of all images of the json."""
+        return {a["image_id"]: a for a in self._json.get("annotations", ())}
+
+    @functools.cached_property
+    def _categories_by_id(self) -> Dict[int, Dict]:
+        return {c["id"]: c for c in self._json["categories"]}
+
+    def _content(self, predictions: List[Dict]) -> Dict:
+        """What the panoptic json has; images and categories where there is none."""
+        if self._json:
+            return self._json
+        images = []
         for prediction in predictions:
             with Image.open(io.BytesIO(prediction["png_string"])) as png:
                 width, height = png.size
@@ -137,32 +197,60 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         with PathManager.open(os.path.join(folder, "predictions.json"), "w", encoding="utf-8") as f:
             json.dump({**content, "annotations": predictions}, f)
 
-    def _panoptic_quality(self, predictions: List[Dict], ground_truth: Dict, folder: str) -> Dict:
-        """Let COCO's tool compare the predictions below ``folder`` with the truth."""
-        from panopticapi.evaluation import pq_compute_multi_core
+    def _match(self, image_id: Any, ids: np.ndarray, segments: List[Dict]) -> Matches:
+        """Compare an image's prediction (H, W), with category ids of the json, with its truth."""
+        panoptic_json = self._metadata.panoptic_json
+        unknown = {s["category_id"] for s in segments} - self._categories_by_id.keys()
+        if unknown:
+            raise DatasetError(
+                f"the data set in DATASETS.TEST has a class of the id {min(unknown)}, which "
+                f"{panoptic_json} does not list: both must have the same classes"
+            )
+        truth, true_segments = read_truth(self._truth[image_id], self._metadata.panoptic_root)
+        if truth.shape != ids.shape:
+            raise DatasetError(
+                f"the ground truth of the image {image_id} of {panoptic_json} is "
+                f"{truth.shape[1]} x {truth.shape[0]}, what is predicted {ids.shape[1]} x "
+                f"{ids.shape[0]}: the image and its PNG must be of one size"
+            )
+        return match_segments(truth, true_segments, ids, segments)
 
-        by_image = {p["image_id"]: p for p in predictions}
-        panoptic_json, root = self._metadata.panoptic_json, self._metadata.panoptic_root
-        annotations = annotations_of_dataset(ground_truth, self._image_ids.all, panoptic_json)
+    def _annotations(self, predicted: Collection[Any]) -> List[Dict]:
+        """The annotations of the data set's images.
+
+        Raises:
+            DatasetError: one of them is of an image whose id is not in ``predicted``.
+        """
+        panoptic_json = self._metadata.panoptic_json
+        annotations = annotations_of_dataset(self._json, self._image_ids.all, panoptic_json)
         for annotation in annotations:
-            if annotation["image_id"] not in by_image:
+            if annotation["image_id"] not in predicted:
                 raise DatasetError(
                     f"the image {annotation['image_id']} of {panoptic_json} was not evaluated: all "
                     "images of the data set in DATASETS.TEST must be"
                 )
-        categories = {c["id"]: c for c in ground_truth["categories"]}
+        return annotations
+
+    def _statistics(self, matches: Dict[Any, Matches]):
+        """panopticapi's ``PQStat`` of what each image's comparison gave."""
+        return add_up([matches[a["image_id"]] for a in self._annotations(matches)])
+
+    def _official_statistics(self, predictions: List[Dict], folder: str):
+        """Let COCO's tool compare the predictions below ``folder`` with the truth."""
+        from panopticapi.evaluation import pq_compute_multi_core
+
+        by_image, root = {p["image_id"]: p for p in predictions}, self._metadata.panoptic_root
         with (
             tempfile.TemporaryDirectory() as rewritten,
             contextlib.redirect_stdout(io.StringIO()),
         ):
             pairs = [
                 (fit_for_tool(annotation, root, rewritten), by_image[annotation["image_id"]])
-                for annotation in annotations
+                for annotation in self._annotations(by_image)
             ]
-            statistics = pq_compute_multi_core(
-                pairs, root, os.path.join(folder, PREDICTIONS), categories
+            return pq_compute_multi_core(
+                pairs, root, os.path.join(folder, PREDICTIONS), self._categories_by_id
             )
-        return _summarise(statistics, categories)
 
     @staticmethod
     def _log(quality: Dict) -> None:

@@ -1,19 +1,20 @@
-"""Panoptic ground truth made fit for COCO's tool, which reads json and PNGs as they are."""
+"""Panoptic ground truth as it is compared; made fit for COCO's tool, which reads it as it is."""
 
 import logging
 import math
 import os
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 from detectron2.data import MetadataCatalog
 from PIL import Image
 
 from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.id_map import id_map
 from ..data.image_reading import open_image, read_image
 from ..errors import DatasetError
 
-__all__ = ["annotations_of_dataset", "check_panoptic_truth", "fit_for_tool"]
+__all__ = ["annotations_of_dataset", "check_panoptic_truth", "fit_for_tool", "read_truth"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,11 +84,31 @@ def fit_for_tool(annotation: Dict, panoptic_root: str, folder: str) -> Dict:
     segments = annotation["segments_info"]
     if all(_is_area(segment["area"]) for segment in segments):
         return annotation
-    png = read_image(path, "RGB").astype(np.int64)
-    ids, counts = np.unique(png @ np.array([1, 256, 65536]), return_counts=True)
-    areas = dict(zip(ids.tolist(), counts.tolist()))
-    segments = [{**s, "area": areas.get(s["id"], 0)} for s in segments]
-    return {**annotation, "segments_info": segments}
+    ids = id_map(read_image(path, "RGB"))
+    return {**annotation, "segments_info": with_areas(segments, ids)}
+
+
+def read_truth(annotation: Dict, panoptic_root: str) -> Tuple[np.ndarray, List[Dict]]:
+    """The id map (H, W) of an annotation, and its segments with an area each.
+
+    Args:
+        annotation: of the panoptic json.
+        panoptic_root: folder of the PNGs.
+
+    Raises:
+        DatasetError: the PNG cannot be read.
+    """
+    ids = id_map(read_image(os.path.join(panoptic_root, annotation["file_name"]), "RGB"))
+    return ids, with_areas(annotation["segments_info"], ids)
+
+
+def with_areas(segments: List[Dict], ids: np.ndarray) -> List[Dict]:
+    """Segments whose areas, where one of them is none, are those of their id map (H, W)."""
+    if all(_is_area(segment["area"]) for segment in segments):
+        return segments
+    values, counts = np.unique(ids, return_counts=True)
+    areas = dict(zip(values.tolist(), counts.tolist()))
+    return [{**s, "area": areas.get(s["id"], 0)} for s in segments]
 
 
 def _is_area(area: Any) -> bool:

@@ -5,7 +5,8 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 
 from ...errors import DatasetError, Tell
-from ..ground_truth import check_labels, panoptic_ids, read_label_map
+from ..ground_truth import check_labels, read_label_map
+from ..id_map import id_map
 from ..image_reading import read_image
 from .images import Picture, is_empty_file, read_header
 
@@ -43,7 +44,7 @@ def check_panoptic_png(
         return []
     if not _has_size_of_image(png, path, dataset_dict, picture, tell):
         return []
-    ids, counts = np.unique(panoptic_ids(png), return_counts=True)
+    ids, counts = np.unique(id_map(png), return_counts=True)
     pixels = dict(zip(ids.tolist(), counts.tolist()))
     known = {segment["id"] for segment in dataset_dict["segments_info"]}
     unknown = [i for i in pixels if i and i not in known]

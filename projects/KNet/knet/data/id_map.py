@@ -1,0 +1,26 @@
+"""Panoptic PNGs as maps of segment ids, and the runs of equal pixels that such maps consist of."""
+
+from typing import Tuple
+
+import numpy as np
+
+__all__ = ["id_map", "runs"]
+
+
+def id_map(png: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W) int32: R + 256 G + 65536 B."""
+    ids = np.zeros((*png.shape[:2], 4), np.uint8)
+    ids[..., :3] = png
+    return ids.view("<i4")[..., 0]
+
+
+def runs(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The value and the length of each run, row after row: far fewer than pixels.
+
+    Args:
+        values: of any shape.
+    """
+    values = values.ravel()
+    starts = np.flatnonzero(values[1:] != values[:-1]) + 1
+    starts = np.concatenate([np.zeros(min(1, values.size), np.int64), starts])
+    return values[starts], np.diff(starts, append=values.size)
