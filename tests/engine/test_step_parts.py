@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from knet.checkpoint.safe_load import load_file
 from knet.engine.bad_steps import CheckedTrainer
-from knet.engine.main import leave_group
+from knet.engine.processes import leave_group
 from knet.errors import UsageError
 from knet.modeling.kernel_head import KernelHead
 from knet.modeling.point_kernel_head import PointKernelHead

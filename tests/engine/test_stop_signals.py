@@ -14,7 +14,7 @@ from detectron2.engine import HookBase
 from torch.utils.data import DataLoader
 
 from knet.checkpoint.safe_load import load_file
-from knet.engine.main import leave_group
+from knet.engine.processes import leave_group
 from knet.engine.stop_signals import (
     StoppableLoader,
     Stopped,

@@ -12,7 +12,8 @@ from knet.data.dataset_mapper import KNetDatasetMapper
 from knet.data.datasets.custom import register_custom_datasets
 from knet.data.training_images import load_dicts
 from knet.engine import KNetTrainer
-from knet.engine.main import leave_group, load_config
+from knet.engine.main import load_config
+from knet.engine.processes import leave_group
 from knet.engine.validation_loss import validation_losses
 from tests.conftest import DEMO_CONFIG, REPO, pairs
 
