@@ -243,6 +243,11 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
             if cfg.DATALOADER.MAX_UNREADABLE and name not in cfg.DATASETS.TEST
         ],
     )
+    if cfg.TEST.EXPECTED_RESULTS and not cfg.DATASETS.TEST:
+        raise UsageError(
+            "TEST.EXPECTED_RESULTS cannot be compared, as DATASETS.TEST is empty: name a data set, "
+            "or set TEST.EXPECTED_RESULTS []"
+        )
     for name in cfg.DATASETS.TEST:
         check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
         if cfg.INPUT.FORMAT == RAW:
