@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import get_context
 
 import pytest
@@ -243,3 +244,17 @@ def test_killed_again_and_again():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "kills: 6" in done.stdout
+
+
+def test_a_helper_that_is_ended_as_soon_as_it_starts():
+    """As a pool does whose work is done before its second process runs."""
+    helpers = []
+    with StopSignals():
+        for _ in range(100):
+            helpers.append(os.fork())
+            if helpers[-1] == 0:
+                time.sleep(20)  # if it forgets the signal
+                os._exit(0)
+            os.kill(helpers[-1], signal.SIGTERM)
+        statuses = [os.waitpid(helper, 0)[1] for helper in helpers]
+    assert statuses == [signal.SIGTERM] * len(helpers)

@@ -5,6 +5,7 @@ the end of a job with ``--signal=USR1@120``) tell it so. The exit status is 128 
 number, as a shell has it for a program that a signal ended.
 """
 
+import functools
 import logging
 import math
 import multiprocessing
@@ -72,6 +73,7 @@ class StopSignals:
         self._group: Optional[dist.ProcessGroup] = None
 
     def __enter__(self) -> "StopSignals":
+        _let_helpers_end()
         if comm.get_world_size() > 1:
             # of the CPU: to ask costs some 0.2 ms, and no GPU waits
             self._group = dist.new_group(backend="gloo")
@@ -94,7 +96,7 @@ class StopSignals:
             _end_by(number)
 
     def _handle_in_fork(self, number: int) -> None:
-        """In a process that works for this one: it loads data, or measures panoptic quality."""
+        """In a process that loads data for this one."""
         if number == signal.SIGTERM:
             time.sleep(0.1)
             # that of the whole group is for this process to obey; by another it ends the work,
@@ -211,6 +213,34 @@ def passing_on_signals() -> Iterator[None]:
         yield
     finally:
         _put_back(before)
+
+
+@functools.cache  # once
+def _let_helpers_end() -> None:
+    """SIGTERM ends a process that is forked for other work than loading, as a pool's, at once.
+
+    A handler in Python may run too late: a fork forgets the signals that it gets before it runs any
+    Python, and so does a wait that has just begun. The pool would wait for its process for ever.
+    """
+    before = threading.local()
+
+    def block() -> None:
+        before.mask = None
+        if StopSignals.active is not None:
+            before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+    def restore() -> None:
+        if before.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def end_by_default() -> None:
+        is_of_loader = before.mask is None or signal.SIGTERM in before.mask  # see starting_workers
+        if not is_of_loader and callable(signal.getsignal(signal.SIGTERM)):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        restore()
+
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(before=block, after_in_parent=restore, after_in_child=end_by_default)
 
 
 def _end_by(number: int) -> None:
