@@ -289,4 +289,4 @@ def test_data_not_prepared_is_told_with_the_command(ade, prepare, tiny_config, m
         assert str(error.value).startswith(str(where / lacks / "training"))
         assert (REPO / command.split()[1]).is_file()
     assert prepare()[0] == 0
-    check_datasets(tiny_config)
+    metadata.prepare()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from knet.checkpoint.safe_load import load_file
-from tests.conftest import _TINY, DEMO_CONFIG, PUBLISHED_FORM, PanopticFolder
+from tests.conftest import DEMO_CONFIG, PUBLISHED_FORM, TINY, PanopticFolder
 from tests.engine.processes import of_torchrun, train_net_in
 from tests.engine.test_exact_resume import DEMOS, TASKS
 from tests.engine.test_train_net import LENIENT, results
@@ -78,7 +78,7 @@ def train_both(options, tmp_path: Path, config_file: str = DEMO_CONFIG):
 
 
 def options_of(task: str, pottery: PanopticFolder) -> dict:
-    tiny = {} if task == "semantic" else _TINY
+    tiny = {} if task == "semantic" else TINY
     if task == "instance":  # its fast form, whose kernels start at points
         tiny = {key: value for key, value in tiny.items() if key not in PUBLISHED_FORM}
     return {**tiny, **TASKS[task], **pottery.options(), "DATASETS.TEST": (), **ALIKE}

@@ -278,6 +278,3 @@ def test_figures_to_compare_with_need_truth(train_net, tiny_options, pottery):
     }
     told = train_net("--eval-only", options=options).sentence()
     assert "TEST.EXPECTED_RESULTS []" in told and "'unseen'" in told
-    options["DATASETS.TEST"] = ()
-    told = train_net("--eval-only", options=options).sentence()
-    assert "TEST.EXPECTED_RESULTS []" in told and "DATASETS.TEST is empty" in told

@@ -182,7 +182,8 @@ def test_large_features_do_not_overflow(build):
     head = getattr(model, "sem_seg_head", model).kernel_update_heads[0]
     channels = head.mask_proj.in_features
     feature_map = torch.full((1, channels, 100, 168), 10.0)
-    head.feature_transform = torch.nn.Identity()
+    torch.nn.init.dirac_(head.feature_transform.weight)
+    torch.nn.init.zeros_(head.feature_transform.bias)
     masks = torch.full((1, 5, 100, 168), 3.0)
     found = []
     head.updater.register_forward_hook(lambda module, args, result: found.append(args[0]))

@@ -20,6 +20,7 @@ def config_of(train, test=None, **keys):
         "DATASETS.CUSTOM": [each.entry() for each in (train, test) if each is not None],
         "DATASETS.TRAIN": (train.name,),
         "DATASETS.TEST": (test.name,) if test is not None else (),
+        "TEST.EXPECTED_RESULTS": [],
         "MODEL.DEVICE": "cpu",
         **keys,
     }

@@ -41,8 +41,8 @@ def load_semantic_folders(
     Raises:
         DatasetError: a folder is missing or has no image.
     """
-    images = sorted(_images(image_root, label_root))
     labels = dict(files_below(label_root, (LABEL_ENDING,))) if label_root is not None else {}
+    images = sorted(_images(image_root, label_root))
     if not images:
         endings = _image_endings(image_root, label_root)
         raise DatasetError(f"{image_root} has no images ({', '.join(endings)})")
