@@ -10,6 +10,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ..errors import UsageError
+from ..modeling.recompute import recompute_as_configured
 from .jobs import DTYPES, MACHINE, Job
 from .made_up import boxes_apart, found_by_knet, proposals, training_input
 from .parts import Part, knet_parts, rcnn_parts
@@ -77,6 +78,7 @@ def _inputs(job: Job, num_things: int, num_stuff: int) -> List[Dict]:
 def _knet(job: Job) -> Candidate:
     cfg = job.config()
     model = build_model(cfg).train(job.learns)
+    recompute_as_configured(model, cfg)
     knet = cfg.MODEL.KNET
     num_things, num_stuff = knet.NUM_THING_CLASSES, knet.NUM_STUFF_CLASSES
     candidate = Candidate(model, _inputs(job, num_things, num_stuff), model, knet_parts(model))
