@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import knet
 from knet.data import KNetDatasetMapper
+from knet.data.datasets.custom import register_custom_datasets
 from knet.data.image_reading import ImageReader
 from knet.engine.checks import check_config, check_datasets
 from knet.engine.image_checks import check_image_keys, look_at_images
 from knet.errors import DatasetError, UsageError
 from knet.visualization import draw_predictions
+from knet.visualization.training_samples import draw_training_samples
+from tests.conftest import pairs
 
 FIVE = {
     "INPUT.FORMAT": "RAW",
@@ -59,6 +63,17 @@ def test_from_training_to_the_predictor(train_net, options, pottery, tmp_path):
     reader = ImageReader.from_config(predictor.cfg)
     files = draw_predictions(evaluated, pottery.name, tmp_path / "pictures", reader=reader)
     assert len(files) == 2
+
+
+def test_what_is_learned_from_is_drawn(tiny_config, pottery, tmp_path):
+    store_as_npy(pottery)
+    tiny_config.merge_from_list(pairs({**pottery.options(), **FIVE, "INPUT.CROP.ENABLED": False}))
+    register_custom_datasets(tiny_config)
+    files = draw_training_samples(tiny_config, 2, str(tmp_path / "samples"))
+    assert len(files) == 2
+    for file in files:
+        colors = np.asarray(Image.open(file))
+        assert colors.dtype == np.uint8 and colors.shape[2] == 3
 
 
 def test_a_dim_picture_is_no_mistake(train_net, options, pottery, tmp_path):

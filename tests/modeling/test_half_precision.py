@@ -175,6 +175,22 @@ def test_results_are_float32(build):
         assert difference < 0.2 * a["sem_seg"].std()
 
 
+@HALF
+def test_results_of_one_prediction_are_the_same_under_autocast(dtype):
+    model, inputs = panoptic(KernelHead)
+    model.eval()
+    images = model.preprocess_image(inputs)
+    with torch.no_grad():
+        stages, _ = model.predict(model.backbone(images.tensor))
+        expected = model.results(stages[-1], images, inputs)
+        with torch.autocast("cpu", dtype=dtype):
+            found = model.results(stages[-1], images, inputs)
+    for a, b in zip(expected, found):
+        assert torch.equal(a["sem_seg"], b["sem_seg"])
+        assert torch.equal(a["panoptic_seg"][0], b["panoptic_seg"][0])
+        assert torch.equal(a["instances"].pred_masks, b["instances"].pred_masks)
+
+
 @pytest.mark.parametrize("build", [lambda: panoptic(KernelHead), semantic], ids=["pan", "sem"])
 def test_large_features_do_not_overflow(build):
     """A mean of 10 at each cell of a map of the paper's size: the sum is beyond float16."""

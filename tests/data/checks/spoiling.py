@@ -61,15 +61,15 @@ def in_16_bit(folder):
     Image.fromarray(noise((40, 64))[:, :, 0].astype(np.uint16) * 257).save(image_of(folder))
 
 
-def oriented(folder, orientation, json_size=None, turned=None):
+def oriented(folder, orientation, json_size=None, turned=None, ending=".jpg"):
     """An image as a camera stores it: the stored picture has 64 x 40 pixels."""
     exif = Image.Exif()
     exif[274] = orientation
     path = image_of(folder)
-    Image.open(path).convert("RGB").save(path.with_suffix(".jpg"), exif=exif)
+    Image.open(path).convert("RGB").save(path.with_suffix(ending), exif=exif)
     path.unlink()
     entry = folder.content["images"][0]
-    entry["file_name"] = path.with_suffix(".jpg").name
+    entry["file_name"] = path.with_suffix(ending).name
     if json_size is not None:
         entry["height"], entry["width"] = json_size
     if turned is not None:

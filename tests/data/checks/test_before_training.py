@@ -64,16 +64,17 @@ def test_an_image_of_another_size_than_its_json_says(tmp_path):
         check_datasets(config_of(folder))
 
 
+@pytest.mark.parametrize("ending", [".jpg", ".tif"])
 @pytest.mark.parametrize("size, upright", [((64, 40), True), ((40, 64), False)])
-def test_a_picture_that_its_exif_turns(tmp_path, size, upright):
+def test_a_picture_that_its_exif_turns(tmp_path, size, upright, ending):
     folder = ordinary(InstanceFolder, tmp_path, "dishes")
-    oriented(folder, 6, size, turned=True)
+    oriented(folder, 6, size, turned=True, ending=ending)
     folder.write()
     cfg = config_of(folder)
     cfg.INPUT.EXIF_ORIENTATION = upright
     check_datasets(cfg)
     cfg.INPUT.EXIF_ORIENTATION = not upright
-    with pytest.raises(DatasetError, match="its json says"):
+    with pytest.raises(DatasetError, match=r"its json says .*EXIF orientation 6"):
         check_datasets(cfg)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import itertools
 import logging
-from typing import Callable, ContextManager, Dict, List, Optional, Tuple
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
@@ -18,6 +18,7 @@ from ..data.class_layout import (
 )
 from ..data.classes import classes_metadata
 from ..data.ground_truth import is_annotated
+from ..data.image_reading import ImageReader
 from ..data.training_images import load_dicts
 from ..errors import UsageError
 from .cityscapes import cityscapes_instance_evaluator, cityscapes_semantic_evaluator
@@ -144,13 +145,15 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _options(cfg, kind: str) -> Dict[str, bool]:
+def _options(cfg, kind: str) -> Dict[str, Any]:
     """What the config asks of the evaluators of a kind of result, where it is not the usual."""
     options = {}
     if cfg.TEST.OFFICIAL_TOOLS:
         options["official_tool"] = True
     if kind == "PANOPTIC" and not cfg.TEST.KEEP_PANOPTIC:
         options["keep_predictions"] = False
+    if kind == "INSTANCE":
+        options["reader"] = ImageReader.from_config(cfg)
     return options
 
 

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 from ..data.classes import ModelClass
 from ..data.datasets.plain_instances import plain_instances_json
 from ..data.ground_truth import decode_mask, read_panoptic_rows
-from ..data.image_reading import read_image
+from ..data.image_reading import ImageReader
 from ..data.objects import has_mask, is_box
 from ..data.run_lengths import rle_area
 from ..errors import DatasetError
@@ -76,7 +76,9 @@ def _by_image(dataset_name: str, dicts: Sequence[Dict]) -> Dict:
 # ------------------------------------------------------------------------------------------ writing
 
 
-def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> str:
+def ground_truth_json(
+    dataset_name: str, dicts: Sequence[Dict], folder: str, reader: ImageReader
+) -> str:
     """The COCO json of a data set's objects: the ``json_file`` of its metadata, or one made now.
 
     Args:
@@ -84,6 +86,7 @@ def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> 
         dicts: its images, as loaded.
         folder: where to write it if the metadata name no file that exists; without ground truth it
             has images and categories, but no annotations.
+        reader: as the model wants its images, for the sizes of those that tell none.
 
     Raises:
         DatasetError: a panoptic PNG or an annotation cannot be used.
@@ -97,7 +100,7 @@ def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> 
     if comm.get_local_rank() == 0:  # on each machine, as they may not share their disks
         what = "objects" if measured else "images"
         logger.info("Writing the %s of '%s' in COCO's form into %s ...", what, dataset_name, path)
-        content = _coco_content(dataset_name, _by_image(dataset_name, dicts))
+        content = _coco_content(dataset_name, _by_image(dataset_name, dicts), reader)
         PathManager.mkdirs(folder)
         with PathManager.open(path, "w", encoding="utf-8") as f:
             json.dump(content, f)
@@ -105,7 +108,7 @@ def ground_truth_json(dataset_name: str, dicts: Sequence[Dict], folder: str) -> 
     return path
 
 
-def _coco_content(dataset_name: str, dicts: Dict) -> Dict:
+def _coco_content(dataset_name: str, dicts: Dict, reader: ImageReader) -> Dict:
     """COCO instances content from the panoptic PNGs, or from the dicts' ``annotations``."""
     things = thing_classes(MetadataCatalog.get(dataset_name))
     dataset_ids = {thing.id: thing.dataset_id for thing in things}
@@ -116,7 +119,7 @@ def _coco_content(dataset_name: str, dicts: Dict) -> Dict:
         return {"info": {}, "images": images, "categories": _categories(things)}
     for image_id, d in dicts.items():
         if not {"height", "width"} <= d.keys():
-            d = {**d, **dict(zip(("height", "width"), read_image(d["file_name"], None).shape))}
+            d = {**d, **dict(zip(("height", "width"), reader.read(d["file_name"]).shape))}
         size = {key: int(d[key]) for key in ("height", "width")}
         images.append({"id": image_id, "file_name": d["file_name"], **size})
         for source, mask in objects_of(d):

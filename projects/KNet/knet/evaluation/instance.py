@@ -8,6 +8,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Instances
 
+from ..data.image_reading import ImageReader
 from ..data.run_lengths import encode_mask
 from ..data.training_images import load_dicts
 from ..errors import UsageError
@@ -37,6 +38,7 @@ class InstanceEvaluator(COCOEvaluator):
         *,
         tasks: Optional[Sequence[str]] = ("bbox", "segm"),
         official_tool: bool = False,
+        reader: Optional[ImageReader] = None,
         **options,
     ):
         """
@@ -48,6 +50,7 @@ class InstanceEvaluator(COCOEvaluator):
             tasks: of "segm" and "bbox" (K-Net's boxes are those around its masks); None: what the
                 predictions have.
             official_tool: let Detectron2's evaluator encode the masks.
+            reader: as the model wants its images; None: as without any key.
             options: of Detectron2's evaluator.
 
         Raises:
@@ -63,7 +66,7 @@ class InstanceEvaluator(COCOEvaluator):
         self._measured_ids = None  # all
         if not has_json_file(metadata) and any("pan_seg_file_name" in d for d in dicts):
             self._measured_ids = [d["image_id"] for d in dicts if "pan_seg_file_name" in d]
-        json_file = ground_truth_json(dataset_name, dicts, output_dir)
+        json_file = ground_truth_json(dataset_name, dicts, output_dir, reader or ImageReader())
         things = thing_classes(metadata)
         # Detectron2 wants the ids 0..n-1, and COCO's tool gives AP per class in this order
         self._position = {thing.id: i for i, thing in enumerate(things)}

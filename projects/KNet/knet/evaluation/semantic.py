@@ -183,7 +183,7 @@ def class_map(scores: torch.Tensor) -> np.ndarray:
 
     On a CPU what takes the time is to look at every score. The classes that win somewhere on a
     coarse grid come first: behind them most others are nowhere above the best so far, which one
-    comparison tells.
+    comparison tells. Where a score is NaN, the class is any.
     """
     if scores.device.type != "cpu" or scores.dtype not in _NUMPY_TYPES:
         return scores.argmax(dim=0).cpu().numpy()

@@ -8,6 +8,7 @@ Shape shorthand: N masks of h x w, H x W the size of the result, T = Ty x Tx blo
 """
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Callable, Iterator, List, Tuple
 
@@ -18,7 +19,7 @@ __all__ = ["SLACK", "Block", "EnlargedMasks", "ImageSizes"]
 
 _SIDE = 32  # S
 # Values that are computed at once: what a core's cache holds, or keeps a GPU busy
-_CHUNK_ON_CPU, _CHUNK_ELSEWHERE = 2**18, 2**24
+_CHUNK_ON_CPU, _CHUNK_ELSEWHERE = 2**18, 2**26
 # Rounding may put a value so far outside of what it is made of
 SLACK = 1e-5
 
@@ -65,7 +66,7 @@ class EnlargedMasks:
         self._masks = masks
         self.size = tuple(sizes.output)
         per_side = zip(masks.shape[1:], sizes.padded, sizes.image, sizes.output)
-        self._y, self._x = (_Side(*lengths, masks.device) for lengths in per_side)
+        self._y, self._x = (_side(*lengths, _SIDE, masks.device) for lengths in per_side)
         windows = masks[:, self._y.window]  # (N, Ty, used, w)
         self.lowest = windows.amin(2)[..., self._x.window].amin(3).flatten(1)  # (N, T)
         self.highest = windows.amax(2)[..., self._x.window].amax(3).flatten(1)
@@ -132,13 +133,15 @@ class EnlargedMasks:
             chosen = masks[index, :most]
             yield Block(index, chosen, self._values(index, chosen))
 
-    def rows(self) -> Iterator[Tuple[int, torch.Tensor]]:
-        """Compute everything: rows of blocks, and (Tx, N, S, S) of each."""
-        for i, (window, weight) in enumerate(zip(self._y.window, self._y.weight)):
-            strip = weight @ self._masks[:, window]  # (N, S, w)
-            strip = strip.flatten(0, 1)[:, self._x.window].transpose(0, 1)  # (Tx, N S, used)
-            values = strip @ self._x.weight.transpose(1, 2)
-            yield i, values.unflatten(1, (-1, _SIDE))
+    def rows(self) -> Iterator[Tuple[slice, torch.Tensor]]:
+        """Compute everything: some rows of blocks, and the (Tx, N, rows, S, S) of them."""
+        step = max(1, self._limit // (max(1, len(self)) * len(self._x.window)))
+        for start in range(0, len(self._y.window), step):
+            rows = slice(start, start + step)
+            strips = self._y.weight[rows] @ self._masks[:, self._y.window[rows]]  # (N, rows, S, w)
+            strips = strips.flatten(0, 2)[:, self._x.window].transpose(0, 1)  # (Tx, all, used)
+            values = strips @ self._x.weight.transpose(1, 2)
+            yield rows, values.unflatten(1, (len(self), -1, _SIDE))
 
     def new_maps(self, number: int, value: torch.Tensor) -> torch.Tensor:
         """(number, Ty, S, Tx, S), each block filled with its value of (number or 1, T)."""
@@ -152,9 +155,9 @@ class EnlargedMasks:
         return row[:, None], column[:, None]
 
     def cut(self, maps: torch.Tensor) -> torch.Tensor:
-        """(n, Ty, S, Tx, S) -> (n, H, W), a view."""
+        """(n, Ty, S, Tx, S) -> (n, H, W)."""
         height, width = self.size
-        return maps.flatten(3, 4).flatten(1, 2)[:, :height, :width]
+        return maps.flatten(3, 4).flatten(1, 2)[:, :height, :width].contiguous()
 
     def _place(self, index: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
         columns = len(self._x.window)
@@ -180,6 +183,8 @@ class EnlargedMasks:
 class _Side:
     """Height or width: of which values each block is made, and how.
 
+    Made on the CPU and sent from there, so that a GPU is not waited for.
+
     Attributes:
         window: (blocks, used) int64.
         weight: (blocks, S, used), zeros beyond the result's end.
@@ -187,22 +192,31 @@ class _Side:
         length: (blocks,) int64, pixels in the result.
     """
 
-    def __init__(self, source: int, padded: int, image: int, output: int, device: torch.device):
+    def __init__(
+        self, source: int, padded: int, image: int, output: int, side: int, device: torch.device
+    ):
         weight = _interpolation_matrix(source, padded, image, output)
-        weight = F.pad(weight, (0, 0, 0, -output % _SIDE)).view(-1, _SIDE, source)
+        weight = F.pad(weight, (0, 0, 0, -output % side)).view(-1, side, source)
         first, used = _used(weight)
         window = first[:, None] + torch.arange(used)
-        self.window = window.to(device)
-        self.weight = weight.gather(2, window[:, None].expand(-1, _SIDE, -1)).to(device)
-        self.total = weight.sum(1).to(device)
-        self.length = (output - torch.arange(0, output, _SIDE)).clamp(max=_SIDE).to(device)
+        length = (output - torch.arange(0, output, side)).clamp(max=side)
+        self.window, self.weight, self.total, self.length = (
+            x.to(device, non_blocking=True)
+            for x in (
+                window,
+                weight.gather(2, window[:, None].expand(-1, side, -1)),
+                weight.sum(1),
+                length,
+            )
+        )
+
+
+# images of a data set have few sizes
+_side = functools.lru_cache(maxsize=32)(_Side)
 
 
 def _interpolation_matrix(source: int, padded: int, image: int, output: int) -> torch.Tensor:
-    """(output, source): what PyTorch's interpolation does along one side, its own weights.
-
-    Built on the CPU: a GPU is not waited for.
-    """
+    """(output, source): what PyTorch's interpolation does along one side, its own weights."""
     unit_masks = torch.eye(source)[None, :, :, None]
 
     def enlarge(x: torch.Tensor, length: int) -> torch.Tensor:

@@ -337,8 +337,8 @@ class Postprocessor:
         ids = self.layout.ids
         maps = masks.new_maps(max(ids) + 1, scores.new_zeros(masks.num_blocks))
         labels = labels.tolist()
-        for row, values in masks.scaled(scores).rows():  # (Tx, N, S, S)
+        for rows, values in masks.scaled(scores).rows():  # (Tx, N, rows, S, S)
             for label, value in zip(labels, values.unbind(1)):
-                so_far = maps[ids[label], row].transpose(0, 1)
+                so_far = maps[ids[label], rows].permute(2, 0, 1, 3)
                 torch.maximum(so_far, value, out=so_far)
         return masks.cut(maps)

@@ -176,7 +176,13 @@ class KNet(nn.Module):
     def results(
         self, prediction: StagePrediction, images: ImageList, batched_inputs: List[Dict]
     ) -> List[Dict]:
-        """Detectron2's outputs, image by image (their sizes differ)."""
+        """Detectron2's outputs, image by image (their sizes differ), never in half precision."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self._results(prediction, images, batched_inputs)
+
+    def _results(
+        self, prediction: StagePrediction, images: ImageList, batched_inputs: List[Dict]
+    ) -> List[Dict]:
         padded_size = tuple(images.tensor.shape[-2:])
         mask_logits = self.to_mask_stride(prediction.mask_logits.float())
         class_logits = prediction.class_logits.float()

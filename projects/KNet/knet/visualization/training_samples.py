@@ -16,6 +16,7 @@ from PIL import Image
 from ..data.class_layout import resolve_model_classes, resolve_semantic_classes
 from ..data.classes import classes_metadata
 from ..data.dataset_mapper import KNetDatasetMapper
+from ..data.image_reading import RAW, to_rgb
 from ..data.random_state import keep_random_state
 from ..data.training_images import load_training_sets
 from ..errors import DatasetError
@@ -75,7 +76,11 @@ def draw_training_samples(cfg, number: int, folder: str) -> List[str]:
 
 
 def _draw(sample: Dict, cfg, metadata) -> np.ndarray:
-    image = convert_image_to_rgb(sample["image"].permute(1, 2, 0), cfg.INPUT.FORMAT)
+    image = sample["image"].permute(1, 2, 0)
+    if cfg.INPUT.FORMAT == RAW:
+        image = to_rgb(image.numpy())
+    else:
+        image = convert_image_to_rgb(image, cfg.INPUT.FORMAT)
     size = image.shape[:2]
     masks, segments = _things(sample)
     if "sem_seg" in sample:

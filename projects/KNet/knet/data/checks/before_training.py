@@ -82,8 +82,7 @@ def _check_sizes(dicts: Sequence[Dict], reader: ImageReader) -> None:
         except Exception as error:  # Pillow raises many kinds for a broken file
             logger.debug("%s: %r", path, error)
             continue
-        size = header.size_as_read(reader)
-        check_size((d["height"], d["width"]), size, header.size, path, refuse)
+        check_size((d["height"], d["width"]), header.size_as_read(reader), path, refuse)
 
 
 def _evenly_spread(dicts: Sequence[Dict], number: int) -> List[Dict]:

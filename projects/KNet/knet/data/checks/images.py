@@ -10,12 +10,13 @@ from PIL import Image
 
 from ...errors import DatasetError, Tell
 from ..image_reading import ImageReader
-from ..orientation import orientation_of
+from ..orientation import orientation_of, why_turned
 from .files import is_address
 
 __all__ = ["Header", "Picture", "check_image", "read_header"]
 
 _UPRIGHT, _TURNS_SIDES = 1, (5, 6, 7, 8)  # orientations of EXIF
+_TIFF_SIZE = (257, 256)  # tags of height and width
 
 
 class Header(NamedTuple):
@@ -57,7 +58,10 @@ def read_header(path: str) -> Header:
         OSError, SyntaxError, ValueError: it is no picture.
     """
     with PathManager.open(path, "rb") as file, Image.open(file) as image:
-        return Header(image.format, image.mode, image.size[::-1], orientation_of(image))
+        size = image.size[::-1]
+        if image.format == "TIFF":  # newer Pillows tell it as it will be turned
+            size = tuple(int(image.tag_v2.get(tag, n)) for tag, n in zip(_TIFF_SIZE, size))
+        return Header(image.format, image.mode, size, orientation_of(image))
 
 
 def check_image(dataset_dict: Dict, reader: ImageReader, tell: Tell) -> Optional[Picture]:
@@ -90,24 +94,19 @@ def check_image(dataset_dict: Dict, reader: ImageReader, tell: Tell) -> Optional
         turned = header.orientation in _TURNS_SIDES
         tell("exif" if turned else "exif flip", f"{path} (orientation {header.orientation})")
     if "height" in dataset_dict and "width" in dataset_dict:
-        check_size((dataset_dict["height"], dataset_dict["width"]), size, header.size, path, tell)
+        check_size((dataset_dict["height"], dataset_dict["width"]), size, path, tell)
     digest = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16)
     digest.update(str(image.shape).encode())
     return Picture(size, header.size, digest.digest())
 
 
-def check_size(
-    told: Tuple[int, int],
-    size: Tuple[int, int],
-    stored_size: Tuple[int, int],
-    path: str,
-    tell: Tell,
-) -> None:
-    """Is the size that a json tells that of the image? All are (H, W)."""
+def check_size(told: Tuple[int, int], size: Tuple[int, int], path: str, tell: Tell) -> None:
+    """Is the size that a json tells that of the image, as it is read? Both are (H, W)."""
     if tuple(told) == tuple(size):
         return
-    kind = "exif size" if tuple(told) == tuple(stored_size) else "image size"
-    tell(kind, f"{path} is {size[1]} x {size[0]}, its json says {told[1]} x {told[0]}")
+    sentence = f"{path} is {size[1]} x {size[0]}, its json says {told[1]} x {told[0]}"
+    exif = why_turned(path) if tuple(told) == tuple(size[::-1]) else ""
+    tell("exif size" if exif else "image size", sentence + exif)
 
 
 def is_empty_file(path: str) -> bool:

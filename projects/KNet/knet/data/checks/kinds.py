@@ -59,14 +59,15 @@ KINDS: Dict[str, Kind] = {
     "exif size": Kind(
         ERROR,
         "annotations of the picture before its EXIF turn",
-        "images are turned upright: annotate the upright picture, or remove the EXIF orientation",
+        "annotate the picture as it is read (INPUT.EXIF_ORIENTATION True: upright, False: as "
+        "stored), or change that key",
     ),
     "exif flip": Kind(
         WARNING,
         "EXIF orientation that keeps the size",
         "look with --samples whether the masks are of the upright picture",
     ),
-    "exif": Kind(NOTE, "EXIF orientation", "nothing: image and annotations are upright"),
+    "exif": Kind(NOTE, "EXIF orientation", "nothing, if no other line is about this image"),
     "16 bit": Kind(NOTE, "image of 16 bits a channel", "look with --samples at what is left of it"),
     "shared image": Kind(
         ERROR,
