@@ -20,6 +20,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from knet.data import register_coco_panoptic
+from knet.data.image_reading import ImageReader
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import InstanceEvaluator
 from knet.evaluation.coco_truth import check_ground_truth
@@ -252,6 +253,20 @@ def test_a_data_set_registered_in_python(tmp_path, form):
     annotations[1]["iscrowd"] = 0
     results = evaluate(InstanceEvaluator("mine", str(tmp_path / "out")), [record], [output])
     assert results["segm"]["AP"] == pytest.approx(25.0, abs=1), "half of them, and a false one"
+
+
+def test_sizes_that_the_data_do_not_tell(tmp_path):
+    """Are those of the images as the model reads them."""
+    np.save(tmp_path / "a.npy", np.zeros((40, 50, 5), np.uint8))
+    record = {"file_name": str(tmp_path / "a.npy"), "image_id": 1}
+    polygon = {"category_id": 0, "segmentation": [[5, 10, 25, 10, 25, 20, 5, 20]]}
+    DatasetCatalog.register("bands", lambda: [{**record, "annotations": [dict(polygon)]}])
+    MetadataCatalog.get("bands").set(thing_classes=["field"])
+    mask = np.zeros((40, 50), bool)
+    mask[10:20, 5:25] = True
+    output = make_instances([mask], [0], [0.9], (40, 50))
+    evaluator = InstanceEvaluator("bands", str(tmp_path / "out"), reader=ImageReader("RAW"))
+    assert evaluate(evaluator, [record], [output])["segm"]["AP"] == pytest.approx(100.0)
 
 
 def _counts(mask):
