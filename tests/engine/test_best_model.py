@@ -7,6 +7,7 @@ import torch
 
 import knet
 from knet.checkpoint.safe_load import load_file
+from knet.engine import trainer
 from knet.engine.trainer import KNetTrainer
 
 PQ = "panoptic_seg/PQ"
@@ -98,6 +99,7 @@ def test_safetensors_of_half_the_size(train, tmp_path):
         ({"MODEL_FILE.BEST_METRIC": "PQ"}, "panoptic_seg/PQ, segm/AP, sem_seg/mIoU"),
         ({"MODEL_FILE.BEST_METRIC": "panoptic_seg/AP"}, "panoptic_seg/PQ"),
         ({"MODEL_FILE.BEST_METRIC": "other/panoptic_seg/PQ"}, "panoptic_seg/PQ"),
+        ({"MODEL_FILE.BEST_METRIC": "val_total_loss"}, "set TEST.VALIDATION_LOSS True"),
         ({"MODEL_FILE.BEST_MODE": "most"}, "max or min"),
         ({"DATASETS.TEST": ()}, "DATASETS.TEST is empty"),
     ],
@@ -105,6 +107,19 @@ def test_safetensors_of_half_the_size(train, tmp_path):
 def test_what_cannot_be_meant(train_net, options, changes, words):
     sentence = train_net(options={**options, **changes}).sentence()
     assert words in sentence and "MODEL_FILE.BEST_M" in sentence
+
+
+def test_by_the_validation_loss(train, tmp_path, monkeypatch):
+    """That of the same evaluation: it is measured before."""
+    losses = iter((3.0, 1.0, 2.0))
+    monkeypatch.setattr(
+        trainer, "validation_losses", lambda cfg, model: {"val_total_loss": next(losses)}
+    )
+    more = {"TEST.VALIDATION_LOSS": True, "SOLVER.MAX_ITER": 3, "MODEL_FILE.BEST_MODE": "min"}
+    outcome = train(1.0, 1.0, 1.0, **more, **{"MODEL_FILE.BEST_METRIC": "val_total_loss"})
+    assert outcome.status == 0
+    assert best(tmp_path)["knet"]["result"]["value"] == 1.0
+    assert equal(best(tmp_path)["model"], weights_of(tmp_path, 1))
 
 
 def test_a_figure_of_an_unknown_class(train):

@@ -1,11 +1,13 @@
 """A run that was stopped and went on ends with what it would have ended with, bit for bit."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from knet.checkpoint.safe_load import load_file
+from knet.engine import checkpointer
 from tests.conftest import REPO
 from tests.engine.processes import of_torchrun, train_net_in
 
@@ -170,3 +172,14 @@ def test_two_processes_go_on_exactly(train_net, options, pottery, tmp_path):
     hooks = final(again)["trainer"]["hooks"]
     (process,) = hooks["ExactResume"]["processes"]
     assert process["offset"] + sum(process["done"].values()) == 12
+
+
+def test_processes_that_find_different_checkpoints(train_net, tiny_options, monkeypatch):
+    """As on machines that do not share the folder: they would learn from different weights."""
+    assert (
+        train_net(options={**tiny_options, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": ()}).status == 0
+    )
+    others = SimpleNamespace(all_gather=lambda name: [name, ""])
+    monkeypatch.setattr(checkpointer, "comm", others)
+    outcome = train_net("--resume", options=options)
+    assert "(model_final.pth, none): all machines must share it" in outcome.sentence()

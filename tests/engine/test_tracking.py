@@ -104,13 +104,26 @@ def test_mlflow(mlflow, config, tmp_path):
 
 
 def test_a_service_that_fails_is_told_once(wandb, config, monkeypatch, caplog):
+    tries = []
+
     def refuses(**options):
+        tries.append(options)
         raise ConnectionError("no network")
 
     monkeypatch.setattr(wandb, "init", refuses)
     train(WandbWriter(config, lambda: False), num_writes=3)
     told = [r.getMessage() for r in caplog.records if "no network" in r.getMessage()]
     assert len(told) == 1 and "the training goes on" in told[0]
+    assert len(tries) == 1, "each may take minutes"
+
+
+def test_a_service_that_fails_at_the_end_fails_alone(wandb, config, monkeypatch, caplog):
+    def refuses():
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(wandb, "_finish", refuses)
+    train(WandbWriter(config, lambda: False))
+    assert "wandb could not be closed" in caplog.text
 
 
 @pytest.mark.parametrize("key, package", [("WANDB", "wandb"), ("MLFLOW", "mlflow")])

@@ -54,8 +54,8 @@ class CheckedTrainer(SimpleTrainer):
         self._dtype = dtype if mixed else None
         self._num_parts = num_parts
         self._device = next(model.parameters()).device.type
-        is_bfloat = self._dtype is torch.bfloat16
-        if is_bfloat and self._device == "cuda" and not torch.cuda.is_bf16_supported():
+        on_nvidia = self._device == "cuda" and torch.version.hip is None
+        if self._dtype is torch.bfloat16 and on_nvidia and _is_before_ampere():
             raise UsageError(
                 f"{torch.cuda.get_device_name()} does not know bfloat16: set SOLVER.AMP.DTYPE to "
                 "float16"
@@ -156,6 +156,11 @@ class CheckedTrainer(SimpleTrainer):
         # a checkpoint without one is of another precision
         if self._scaler.is_enabled() and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _is_before_ampere() -> bool:
+    """torch itself calls bfloat16 supported there, and computes it slowly."""
+    return torch.cuda.get_device_capability() < (8, 0)
 
 
 def _read(

@@ -41,6 +41,13 @@ def check_best_metric(cfg) -> None:
             f"MODEL_FILE.BEST_METRIC is {metric}, but DATASETS.TEST is empty: name a data set to "
             "measure it on"
         )
+    if metric.startswith("val_"):
+        if not cfg.TEST.VALIDATION_LOSS:
+            raise UsageError(
+                f"MODEL_FILE.BEST_METRIC is {metric}, a validation loss: set TEST.VALIDATION_LOSS "
+                "True"
+            )
+        return
     *dataset, group, figure = ("", *metric.split("/"))
     dataset = "/".join(dataset[1:])
     several = len(cfg.DATASETS.TEST) > 1
@@ -59,7 +66,7 @@ class BestModel(BestCheckpointer):
     """Writes the model file after each evaluation that is better than all before.
 
     The file itself tells the metric's value, so that a run that goes on knows it whenever it was
-    stopped. It must come after the hook that evaluates, in the main process.
+    stopped. It must come after the hooks that evaluate, in the main process.
     """
 
     def __init__(self, model: nn.Module, cfg):
@@ -95,7 +102,7 @@ class BestModel(BestCheckpointer):
     def _best_checking(self):
         latest = self.trainer.storage.latest()
         if self._val_metric not in latest:
-            known = sorted(name for name in latest if "/" in name)
+            known = sorted(name for name in latest if "/" in name or name.startswith("val_"))
             raise UsageError(
                 f"MODEL_FILE.BEST_METRIC is {self._val_metric}, and the evaluation gives "
                 f"{', '.join(known) or 'nothing'}: choose one of these"

@@ -1,12 +1,14 @@
 """Loading weights of any origin: what was recognised is logged, what cannot be loaded is told."""
 
 import logging
+import os
 import pickle
 import re
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
 from ..checkpoint.coverage import measure_coverage
 from ..checkpoint.description import residual_of
@@ -71,11 +73,19 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         Raises:
             UsageError: no checkpoint can be read, or the one that is taken is of another model.
         """
-        if not (resume and self.has_checkpoint()):
+        there = resume and self.has_checkpoint()
+        checkpoint = self.readable_checkpoint() if there else ""
+        found = dict.fromkeys(comm.all_gather(os.path.basename(checkpoint)))
+        if len(found) > 1:  # else they would go on from different weights
+            raise UsageError(
+                f"the processes find different checkpoints in OUTPUT_DIR {self.save_dir} "
+                f"({', '.join(name or 'none' for name in found)}): all machines must share it"
+            )
+        if not checkpoint:
             return super().resume_or_load(path, resume=False)
         # a run that goes on must find all of its weights
         self.complete = self._resuming = True
-        return self.load(self.readable_checkpoint())
+        return self.load(checkpoint)
 
     def load(self, path: str, *args, **kwargs):
         """As in Detectron2; also the authors' checkpoints, backbones of several libraries.

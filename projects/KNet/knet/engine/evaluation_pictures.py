@@ -38,7 +38,7 @@ class EvaluationPictures:
             for name in self._cfg.DATASETS.TEST:
                 try:
                     self._draw(name)
-                except (UsageError, DatasetError) as error:
+                except (UsageError, DatasetError, OSError) as error:
                     if name not in self._undrawable:
                         logger.warning(f"no pictures of '{name}' (TEST.PICTURES): {error}")
                     self._undrawable.add(name)

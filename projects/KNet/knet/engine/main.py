@@ -213,9 +213,9 @@ def main(argv: Optional[List[str]] = None) -> int:
         return INTERRUPTED
     except ProcessExitedException as error:
         status = status_of_signal(error.exit_code)
-        if status is None:
+        if status is None and error.exit_code != 1:  # 1: other results than expected, told
             raise
-        return status
+        return status or 1
     except SystemExit:  # of Detectron2, where results are not those that were expected
         if peers:
             peers.is_first_to_fail()

@@ -112,9 +112,10 @@ def set_earlier_run_aside(cfg: CfgNode) -> str:
         number += 1
     aside = folder / f"run_{number}"
     aside.mkdir()
+    weights_file, *query = cfg.MODEL.WEIGHTS.partition("?")
     for path in _found(folder, _ALL):
-        if os.path.realpath(path) == os.path.realpath(cfg.MODEL.WEIGHTS):
-            weights = str(aside / path.name)
+        if os.path.realpath(path) == os.path.realpath(weights_file):
+            weights = "".join((str(aside / path.name), *query))
         path.rename(aside / path.name)
     for log in folder.glob("log.txt*"):
         # it is open for appending already, in other processes too

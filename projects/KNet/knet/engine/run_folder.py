@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _LAST = "last_checkpoint"
 _CHECKPOINT = re.compile(r"model_(\d{7}|final)\.pth")  # as Detectron2's hook names them
 _NUMBERED = re.compile(r"model_\d{7}\.pth")
-_PART = re.compile(r"\.(model_\w+\.pth|last_checkpoint)\.\d+\.part")
+_PART = re.compile(r"\.(model\w*\.(pth|safetensors)|last_checkpoint)\.\d+\.part")
 
 
 class RunFolder(Checkpointer):

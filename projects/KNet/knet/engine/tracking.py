@@ -39,6 +39,8 @@ class _ServiceWriter(EventWriter):
         self._last_write = -1
 
     def write(self):
+        if self._has_failed and self._run is None:
+            return  # it could not be started, and another try may take minutes
         try:
             if self._run is None:
                 self._run = self._start(self._read_id() if self._is_resumed() else None)
@@ -82,11 +84,22 @@ class _ServiceWriter(EventWriter):
         with open(self._id_file, "w", encoding="utf-8") as f:
             f.write(run_id + "\n")
 
+    def close(self):
+        if self._run is None:
+            return
+        try:
+            self._end()
+        except Exception as error:  # the training has an end of its own to tell
+            logger.warning(f"{self.name} could not be closed: {error!r}")
+
     def _start(self, run_id: Optional[str]) -> Any:
         """Begin a run, or go on with that of an id."""
         raise NotImplementedError
 
     def _log(self, scalars: Dict[str, float], iteration: int) -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
         raise NotImplementedError
 
 
@@ -115,9 +128,8 @@ class WandbWriter(_ServiceWriter):
     def _log(self, scalars: Dict[str, float], iteration: int) -> None:
         self._run.log({**scalars, "iteration": iteration})
 
-    def close(self):
-        if self._run is not None:
-            self._run.finish()
+    def _end(self) -> None:
+        self._run.finish()
 
 
 class MLflowWriter(_ServiceWriter):
@@ -141,8 +153,7 @@ class MLflowWriter(_ServiceWriter):
         names = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in scalars.items()}
         mlflow.log_metrics(names, step=iteration)
 
-    def close(self):
-        if self._run is not None:
-            import mlflow
+    def _end(self) -> None:
+        import mlflow
 
-            mlflow.end_run()
+        mlflow.end_run()

@@ -126,10 +126,10 @@ class KNetTrainer(DefaultTrainer):
     def _beside_evaluation(self):
         """Hooks that come when the evaluation does, and before the numbers are written."""
         cfg, period = self.cfg, self.cfg.TEST.EVAL_PERIOD
-        if cfg.MODEL_FILE.BEST_METRIC and comm.is_main_process():
-            yield BestModel(self.checkpointer.model, cfg)
         if cfg.TEST.VALIDATION_LOSS:
             yield EvalHook(period, self._validation_losses)
+        if cfg.MODEL_FILE.BEST_METRIC and comm.is_main_process():
+            yield BestModel(self.checkpointer.model, cfg)
         if cfg.TEST.PICTURES > 0:
             yield EvalHook(period, EvaluationPictures(cfg))
 
