@@ -176,10 +176,9 @@ def test_two_processes_go_on_exactly(train_net, options, pottery, tmp_path):
 
 def test_processes_that_find_different_checkpoints(train_net, tiny_options, monkeypatch):
     """As on machines that do not share the folder: they would learn from different weights."""
-    assert (
-        train_net(options={**tiny_options, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": ()}).status == 0
-    )
+    short = {**tiny_options, "SOLVER.MAX_ITER": 1, "DATASETS.TEST": ()}
+    assert train_net(options=short).status == 0
     others = SimpleNamespace(all_gather=lambda name: [name, ""])
     monkeypatch.setattr(checkpointer, "comm", others)
-    outcome = train_net("--resume", options=options)
+    outcome = train_net("--resume", options=short)
     assert "(model_final.pth, none): all machines must share it" in outcome.sentence()
