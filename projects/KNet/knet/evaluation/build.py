@@ -152,8 +152,9 @@ def _options(cfg, kind: str) -> Dict[str, Any]:
         options["official_tool"] = True
     if kind == "PANOPTIC" and not cfg.TEST.KEEP_PANOPTIC:
         options["keep_predictions"] = False
-    if kind == "INSTANCE":
-        options["reader"] = ImageReader.from_config(cfg)
+    reader = ImageReader.from_config(cfg)
+    if kind == "INSTANCE" and reader != ImageReader():
+        options["reader"] = reader
     return options
 
 
