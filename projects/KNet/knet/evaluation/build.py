@@ -18,7 +18,7 @@ from ..data.class_layout import (
 )
 from ..data.classes import classes_metadata
 from ..data.ground_truth import is_annotated
-from ..data.image_reading import ImageReader
+from ..data.image_reading import RAW, ImageReader
 from ..data.training_images import load_dicts
 from ..errors import UsageError
 from .cityscapes import cityscapes_instance_evaluator, cityscapes_semantic_evaluator
@@ -153,7 +153,7 @@ def _options(cfg, kind: str) -> Dict[str, Any]:
     if kind == "PANOPTIC" and not cfg.TEST.KEEP_PANOPTIC:
         options["keep_predictions"] = False
     reader = ImageReader.from_config(cfg)
-    if kind == "INSTANCE" and reader != ImageReader():
+    if kind == "INSTANCE" and (reader.image_format == RAW or not reader.upright):
         options["reader"] = reader
     return options
 
