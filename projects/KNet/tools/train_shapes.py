@@ -27,6 +27,7 @@ from detectron2.evaluation import verify_results
 from knet.data.datasets.custom import register_custom_datasets
 from knet.encoding import write_any_text
 from knet.engine.main import load_config, prepare, run, setup_logging
+from knet.engine.output_folder import FILES_OF_RUN
 from knet.errors import DatasetError, UsageError
 from knet.evaluation import inference_folder
 from knet.visualization import draw_contact_sheet, draw_losses, draw_predictions
@@ -53,20 +54,7 @@ TASKS = (
 )
 
 MARKER = ".knet_demo"  # lies in a folder that the demo may clear
-RUN_FILES = (
-    "*_run_id.txt",
-    "config.yaml",
-    "events.out.tfevents.*",
-    "inference",
-    "last_checkpoint",
-    "log.txt*",
-    "losses.png",
-    "metrics.json",
-    "model_*.pth",
-    "pictures",
-    "results.png",
-    "run.png",
-)
+RUN_FILES = (*FILES_OF_RUN, "log.txt*", "losses.png", "results.png")
 
 
 def parse_args(argv=None) -> argparse.Namespace:

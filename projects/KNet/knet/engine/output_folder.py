@@ -19,13 +19,13 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["only_run_in", "own_output_folder", "set_earlier_run_aside"]
+__all__ = ["FILES_OF_RUN", "only_run_in", "own_output_folder", "set_earlier_run_aside"]
 
 logger = logging.getLogger(__name__)
 
 # What tells of a training in a folder, and what else it leaves
 _RUN = ("last_checkpoint", "metrics.json", "model_[0-9]*.pth", "model_final.pth")
-_ALL = (
+FILES_OF_RUN = (
     *_RUN,
     "*_run_id.txt",
     "config.yaml",
@@ -113,7 +113,7 @@ def set_earlier_run_aside(cfg: CfgNode) -> str:
     aside = folder / f"run_{number}"
     aside.mkdir()
     weights_file, *query = cfg.MODEL.WEIGHTS.partition("?")
-    for path in _found(folder, _ALL):
+    for path in _found(folder, FILES_OF_RUN):
         if os.path.realpath(path) == os.path.realpath(weights_file):
             weights = "".join((str(aside / path.name), *query))
         path.rename(aside / path.name)
