@@ -18,7 +18,8 @@ def add_knet_config(cfg: CN) -> None:
     _add_model(cfg)
     _add_training_and_test(cfg)
     _add_backbones(cfg)
-    _add_data_and_solver(cfg)
+    _add_data(cfg)
+    _add_solver(cfg)
     _add_watching(cfg)
     _add_model_file(cfg)
     _add_evaluation(cfg)
@@ -206,7 +207,7 @@ def _add_backbones(cfg: CN) -> None:
     timm.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
 
 
-def _add_data_and_solver(cfg: CN) -> None:
+def _add_data(cfg: CN) -> None:
     # False: OpenCV's bilinear resize, as in the published recipe; True: Pillow's, antialiased
     cfg.INPUT.RESIZE_ANTIALIAS = False
 
@@ -243,6 +244,8 @@ def _add_data_and_solver(cfg: CN) -> None:
     # annotations in their json
     cfg.DATASETS.CUSTOM = []
 
+
+def _add_solver(cfg: CN) -> None:
     # Learning-rate factor of the backbone (without its feature pyramid)
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.25
     # ADAMW, or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV

@@ -12,6 +12,7 @@ import torch
 from tabulate import tabulate
 
 from ..errors import UsageError
+from .fit import first_convolution
 
 __all__ = ["Coverage", "Part", "measure_coverage"]
 
@@ -148,7 +149,7 @@ def measure_coverage(
 def _excused(model: Mapping[str, torch.Tensor], absent: set, other_shape: set) -> set:
     """Tensors that a whole file may lack."""
     excused = {n for n in absent - other_shape if _LEARNED_ANEW.fullmatch(n)}
-    first = next((n for n, t in model.items() if _part_of(n) == "backbone" and t.dim() == 4), None)
+    first = first_convolution(model)
     if first in absent and model[first].shape[1] != 3:  # images of other than three channels
         excused.add(first)
     return excused
