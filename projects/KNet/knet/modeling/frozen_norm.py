@@ -29,8 +29,8 @@ def keep_statistics(module: nn.Module) -> None:
 def fold_frozen_norms(module: nn.Module) -> None:
     """Let Detectron2's convolutions below ``module`` compute with their BatchNorm, where it pays.
 
-    It pays in training with kept statistics, where the output is much larger than the weight. Results
-    are the same to rounding.
+    It pays in training with kept statistics, where the output is much larger than the weight.
+    Results are the same to rounding.
     """
     for m in module.modules():
         if type(m) is Conv2d and isinstance(m.norm, _BatchNorm):

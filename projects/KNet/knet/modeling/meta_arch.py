@@ -14,13 +14,13 @@ from .autocast import inference_autocast, inference_dtype
 from .counts import Counts
 from .cpu import prefer_onednn, to_fast_layout
 from .criterion import Criterion
+from .frozen_norm import fold_frozen_norms, keep_statistics
 from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
 from .masks import resize
 from .neck import build_neck
-from .frozen_norm import fold_frozen_norms, keep_statistics
 from .structures import StagePrediction
 from .targets import TargetBuilder
 

@@ -14,9 +14,9 @@ from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
 from ..autocast import inference_autocast, inference_dtype
 from ..cpu import prefer_onednn, to_fast_layout
+from ..frozen_norm import fold_frozen_norms, keep_statistics
 from ..images import check_output_sizes, normalize_images
 from ..masks import resize
-from ..frozen_norm import fold_frozen_norms, keep_statistics
 
 __all__ = ["SemanticKNet"]
 
