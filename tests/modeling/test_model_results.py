@@ -6,6 +6,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 
 from knet.data.class_layout import ClassLayout
+from knet.modeling.cpu import to_fast_layout
 from knet.modeling.inference import ImageSizes, Postprocessor
 
 from .. import slow_reference as slow
@@ -115,7 +116,7 @@ def test_results_of_a_model_are_the_postprocessors(seed):
     padded = torch.zeros(1, 3, 64, 64)
     padded[0, :, :41, :59] = (pixels.float() - 100) / 50
     with torch.no_grad():
-        stages, _ = model.predict(model.backbone(padded))
+        stages, _ = model.predict(model.backbone(to_fast_layout(padded)))
     last = stages[-1]
     at_mask_stride = np.stack(
         [slow.bilinear(one.double().numpy(), (16, 16)) for one in last.mask_logits[0]]

@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 from torch.nn import functional as F
 
 from knet.errors import DatasetError, UsageError
+from knet.modeling.cpu import to_fast_layout
 
 from .heads import NUM_CLASSES, small_config, training_batch
 
@@ -25,7 +26,8 @@ def test_logits_are_resized_to_the_input_then_to_the_result():
     with torch.no_grad():
         (result,) = model([{"image": image, "height": 122, "width": 149}])
         normalised = (image - model.pixel_mean) / model.pixel_std
-        logits = model.sem_seg_head.predict(model.backbone(normalised[None]))[-1].mask_logits
+        features = model.backbone(to_fast_layout(normalised[None]))
+        logits = model.sem_seg_head.predict(features)[-1].mask_logits
     for size in ((61, 75), (122, 149)):
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     assert torch.equal(result["sem_seg"], logits[0])

@@ -227,9 +227,10 @@ class Criterion(nn.Module):
     ) -> Dict[str, torch.Tensor]:
         size = targets.thing_masks.shape[-2:]
         semantic_logits = resize(semantic_logits, size)
+        enlarged = stages
         if self.rank_weight > 0:  # else those of the matched kernels are enough
-            stages = [replace(s, mask_logits=resize(s.mask_logits, size)) for s in stages]
-        matched, stuff = self.match(stages, targets)
+            enlarged = [replace(s, mask_logits=resize(s.mask_logits, size)) for s in stages]
+        matched, stuff = self.match(enlarged, targets)
         points = stages[0].points
         # an object that no point is on is an object all the same
         num_things = len(matched[0].image) if points is None else sum(targets.num_things)
@@ -250,14 +251,19 @@ class Criterion(nn.Module):
                 else:
                     label = largest_share(targets, self.num_thing_classes)
                 losses.update(self.semantic_losses(semantic_logits, label))
-                logits = stage.mask_logits[:, : self.num_kernels]
-                stage_losses = self.mask_losses(logits, things, None, top_kernel, targets)
+                num_kernels, winner = self.num_kernels, top_kernel
+                stage_losses = self.mask_losses(stage.mask_logits, things, None, targets)
             else:
                 losses[f"loss_class_{index}"] = self.class_loss(
                     stage.class_logits, things, stuff, targets, num_positive
                 )
-                winner = rank_target(top_kernel, top_stuff, self.num_kernels)
-                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, winner, targets)
+                num_kernels, winner = None, rank_target(top_kernel, top_stuff, self.num_kernels)
+                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, targets)
+            if self.rank_weight > 0:
+                logits = enlarged[index].mask_logits[:, :num_kernels]
+                num_pixels = self.normalizer.own(winner.numel(), logits.device)
+                rank = rank_loss(logits, winner, num_pixels)
+                stage_losses["loss_rank"] = self.rank_weight * rank
             losses.update({f"{name}_{index}": loss for name, loss in stage_losses.items()})
         return losses
 
@@ -338,15 +344,13 @@ class Criterion(nn.Module):
         mask_logits: torch.Tensor,
         things: Pairs,
         stuff: Optional[Pairs],
-        winner: torch.Tensor,
         targets: Targets,
     ) -> Dict[str, torch.Tensor]:
-        """Mask, dice and rank loss of one stage.
+        """Mask and dice loss of one stage, of masks resized to the targets' size.
 
         Args:
-            mask_logits: (B, N, H, W); with a rank loss at the mask stride.
-            stuff: positive stuff kernels, or None where the logits have no stuff kernels.
-            winner: (B, h, w) kernel that should win each cell, -1 for none.
+            mask_logits: (B, N, H, W).
+            stuff: positive stuff kernels, None for none.
         """
         predicted = mask_logits[things.image, things.kernel]
         wanted = targets.thing_masks[things.image, things.target]
@@ -356,19 +360,13 @@ class Criterion(nn.Module):
         # no rows cannot be interpolated; reshaped they keep their path for the gradient
         size = wanted.shape[-2:]
         predicted = resize(predicted[None], size)[0] if len(wanted) else predicted.reshape(0, *size)
-        predicted = predicted.float()
-        num_cells, num_masks, num_pixels = (
-            self.normalizer.own(count, predicted.device)
-            for count in (wanted.numel(), len(wanted), winner.numel())
+        num_cells, num_masks = (
+            self.normalizer.own(count, predicted.device) for count in (wanted.numel(), len(wanted))
         )
-        losses = {
+        return {
             "loss_mask": self.mask_weight * mask_loss(predicted, wanted, num_cells),
             "loss_dice": self.dice_weight * dice_loss(predicted, wanted, count=num_masks),
         }
-        if self.rank_weight > 0:
-            rank = rank_loss(mask_logits.float(), winner, num_pixels)
-            losses["loss_rank"] = self.rank_weight * rank
-        return losses
 
     def point_loss(self, points: Points, targets: Targets) -> torch.Tensor:
         """Focal loss of the point map, per object of the mean worker."""

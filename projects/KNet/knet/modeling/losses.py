@@ -6,8 +6,8 @@ Shape shorthand: B images, N kernels, P positive kernels, K classes, h x w the m
 from typing import Optional, Union
 
 import torch
-from fvcore.nn import sigmoid_focal_loss
 from fvcore.nn.distributed import differentiable_all_reduce
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = [
@@ -23,8 +23,39 @@ __all__ = [
 def focal_loss_sum(
     logits: torch.Tensor, target: torch.Tensor, alpha: float = 0.25, gamma: float = 2.0
 ) -> torch.Tensor:
-    """Sigmoid focal loss (RetinaNet), summed over all elements of two tensors of one shape."""
-    return sigmoid_focal_loss(logits, target, alpha=alpha, gamma=gamma, reduction="sum")
+    """Sigmoid focal loss (RetinaNet), summed over all elements of two tensors of one shape.
+
+    fvcore's ``sigmoid_focal_loss``, which keeps eight tensors of this shape for its gradient; over
+    all classes and cells they are a large part of a training's memory. Here it is one.
+
+    Args:
+        target: 0 or 1.
+    """
+    return _FocalLossSum.apply(logits, target, alpha, gamma)
+
+
+class _FocalLossSum(torch.autograd.Function):
+    """Sum of w q^g softplus(z) with z the logit of the wrong answer and q its probability."""
+
+    @staticmethod
+    def forward(ctx, logits, target, alpha, gamma):
+        sign = 1 - 2 * target
+        z = sign * logits
+        q = z.sigmoid()
+        loss = F.softplus(z)
+        scale = q.pow(gamma) * torch.where(target > 0, alpha, 1 - alpha)
+        total = (scale * loss).sum()
+        if ctx.needs_input_grad[0]:
+            # d/dz q^g softplus(z) = q^g (g (1 - q) softplus(z) + q)
+            loss.mul_(1 - q).mul_(gamma).add_(q).mul_(scale).mul_(sign)
+            ctx.save_for_backward(loss)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None, None, None
 
 
 # What a sum is divided by; None: the number of its own terms

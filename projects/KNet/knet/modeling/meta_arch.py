@@ -12,14 +12,15 @@ from torch import nn
 from ..data.class_layout import ClassLayout, resolve_class_layout
 from .autocast import inference_autocast, inference_dtype
 from .counts import Counts
+from .cpu import prefer_onednn, to_fast_layout
 from .criterion import Criterion
+from .frozen_norm import fold_frozen_norms, keep_statistics
 from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
 from .masks import resize
 from .neck import build_neck
-from .norm_eval import keep_statistics
 from .structures import StagePrediction
 from .targets import TargetBuilder
 
@@ -49,6 +50,7 @@ class KNet(nn.Module):
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
         backbone_norm_eval: bool = True,
         test_dtype: Optional[torch.dtype] = None,
+        on_cpu: bool = False,
     ):
         """
         Args:
@@ -64,6 +66,7 @@ class KNet(nn.Module):
                 input channels.
             backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
             test_dtype: of the network in inference, where that is safe; None: its own.
+            on_cpu: it is built to run on a CPU.
         """
         super().__init__()
         self.backbone = backbone
@@ -76,6 +79,10 @@ class KNet(nn.Module):
         self.mask_stride = mask_stride
         self.backbone_norm_eval = backbone_norm_eval
         self.test_dtype = test_dtype
+        if backbone_norm_eval:
+            fold_frozen_norms(backbone)
+        if on_cpu:
+            prefer_onednn(self)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -99,6 +106,7 @@ class KNet(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
             "test_dtype": inference_dtype(cfg),
+            "on_cpu": cfg.MODEL.DEVICE == "cpu",
         }
 
     @property
@@ -134,7 +142,7 @@ class KNet(nn.Module):
             return self.losses(stages, semantic_logits, targets)
         check_output_sizes(batched_inputs)
         with inference_autocast(self.device, self.test_dtype):
-            stages, _ = self.predict(self.backbone(images.tensor))
+            stages, _ = self.predict(self.backbone(to_fast_layout(images.tensor)))
         return self.results(stages[-1], images, batched_inputs)
 
     @contextmanager

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...errors import UsageError
-from ..norm_eval import keep_statistics
+from ..frozen_norm import keep_statistics
 from .pyramid import build_pyramid, check_pyramid_features
 
 __all__ = ["TimmBackbone", "build_timm_backbone", "build_timm_fpn_backbone"]

@@ -13,9 +13,10 @@ from torch.nn import functional as F
 from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
 from ..autocast import inference_autocast, inference_dtype
+from ..cpu import prefer_onednn, to_fast_layout
+from ..frozen_norm import fold_frozen_norms, keep_statistics
 from ..images import check_output_sizes, normalize_images
 from ..masks import resize
-from ..norm_eval import keep_statistics
 
 __all__ = ["SemanticKNet"]
 
@@ -41,6 +42,7 @@ class SemanticKNet(SemanticSegmentor):
         train_size: Tuple[int, int] = (0, 0),
         backbone_norm_eval: bool = False,
         test_dtype: Optional[torch.dtype] = None,
+        on_cpu: bool = False,
     ):
         """
         Args:
@@ -50,6 +52,7 @@ class SemanticKNet(SemanticSegmentor):
             train_size: height and width to which smaller training images are padded.
             backbone_norm_eval: keep the backbone's BatchNorm statistics in training.
             test_dtype: of the network in inference, where that is safe; None: its own.
+            on_cpu: it is built to run on a CPU.
         """
         super().__init__(
             backbone=backbone,
@@ -60,6 +63,10 @@ class SemanticKNet(SemanticSegmentor):
         self.train_size = tuple(train_size)
         self.backbone_norm_eval = backbone_norm_eval
         self.test_dtype = test_dtype
+        if backbone_norm_eval:
+            fold_frozen_norms(backbone)
+        if on_cpu:
+            prefer_onednn(self)
 
     @classmethod
     def from_config(cls, cfg):
@@ -73,6 +80,7 @@ class SemanticKNet(SemanticSegmentor):
             "train_size": tuple(crop.SIZE) if absolute else (0, 0),
             "backbone_norm_eval": cfg.MODEL.BACKBONE.NORM_EVAL,
             "test_dtype": inference_dtype(cfg),
+            "on_cpu": cfg.MODEL.DEVICE == "cpu",
         }
 
     def train(self, mode: bool = True):
@@ -103,7 +111,8 @@ class SemanticKNet(SemanticSegmentor):
             return self.sem_seg_head(self.backbone(images.tensor), targets)[1]
         check_output_sizes(batched_inputs)
         with inference_autocast(self.device, self.test_dtype):
-            logits = self.sem_seg_head.predict(self.backbone(images.tensor))[-1].mask_logits
+            features = self.backbone(to_fast_layout(images.tensor))
+            logits = self.sem_seg_head.predict(features)[-1].mask_logits
         return self._results(logits.float(), images, batched_inputs)
 
     def _labels(self, x: Dict) -> torch.Tensor:
