@@ -1,4 +1,4 @@
-"""What mkdocs.yml cannot say: pages that lie outside of docs/, and equations without JavaScript."""
+"""What mkdocs.yml cannot say: pages outside of docs/, links by title, equations as MathML."""
 
 import posixpath
 import re
@@ -16,6 +16,8 @@ ELSEWHERE = {
     "changelog.md": "CHANGELOG.md",
 }
 LINK = re.compile(r"(?<=\]\()([^)#\s]+)")
+# a link whose text is the name of the file: [train.md](train.md#one-gpu)
+NAMED_LINK = re.compile(r"\[[\w/]+\.md\]\(([\w/.]+\.md)(#[\w-]+)?\)")
 
 
 def on_config(config):
@@ -38,7 +40,16 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, **_kwargs):
     """Links between files of the checkout become links between pages of the site."""
     path = ELSEWHERE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    return LINK.sub(lambda link: page_of(link.group(), path), markdown)
+    markdown = LINK.sub(lambda link: page_of(link.group(), path), markdown)
+    return NAMED_LINK.sub(by_title, markdown)
+
+
+def by_title(link) -> str:
+    """The same link with the heading of the page that it leads to."""
+    page, anchor = link.groups()
+    file = REPO / ELSEWHERE.get(page, f"docs/{page}")
+    title = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
+    return f"[{title.lstrip('# ') or page}]({page}{anchor or ''})"
 
 
 def page_of(link: str, path: str) -> str:

@@ -51,7 +51,7 @@ def test_a_command_trains(i, monkeypatch, train_net, tiny_options):
     monkeypatch.chdir(FOLDER)
     lines = [line for line, _ in commands(PAGE) if line.startswith("python train_net.py")]
     words = shlex.split(lines[i])
-    config_file, changed = words[3], dict(zip(words[6::2], words[7::2]))
+    config_file, changed = words[5], dict(zip(words[6::2], words[7::2]))
     sizes = ("INPUT.", "SOLVER.MAX_ITER", "SOLVER.STEPS", "TEST.EXPECTED", "OUTPUT_DIR", "DATASETS")
     keys = tuple(tiny_options) if "panoptic" in config_file else sizes
     options = {k: v for k, v in tiny_options.items() if k.startswith(keys)}
