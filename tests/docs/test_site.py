@@ -25,7 +25,8 @@ def build(*words):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    pytest.importorskip("mkdocs")
+    for package in ("mkdocs", "material", "latex2mathml"):
+        pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("site")
     program = build("--site-dir", str(folder))
     assert program.returncode == 0, program.stderr[-3000:]
