@@ -4,7 +4,7 @@ import importlib
 import shlex
 
 import pytest
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY, build_model
 
 from knet.engine.main import load_config
@@ -24,7 +24,10 @@ def namespace():
         patch.syspath_prepend(str(FOLDER))
         for block in blocks(PAGE, "python"):
             exec(block.text, found)
-    return found
+        yield found
+    for name in ("leaves_train", "leaves_val", "pots"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_the_blocks_run(namespace):

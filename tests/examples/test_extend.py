@@ -10,6 +10,7 @@ import torch
 from detectron2.modeling import build_model
 from PIL import Image
 
+from knet.data.checks import check_data
 from knet.engine.main import load_config
 from tests.conftest import DEMO_CONFIG, REPO, pairs
 
@@ -123,6 +124,8 @@ def test_a_kind_of_data_and_a_task(part, train_net, tiny_options, numbered):
         "MODEL.KNET.TEST.PANOPTIC_ON": False,
         "MODEL.KNET.TEST.SEMANTIC_ON": False,
     }
+    report = check_data(load_config(INSTANCE, pairs(options)))
+    assert " 0 errors" in report.summary(), str(report.table())
     outcome = train_net(config_file=INSTANCE, options=options)
     assert outcome.status == 0, outcome.err
     assert "2 images with 3 of 3 objects" in outcome.out
