@@ -81,8 +81,9 @@ def _keys_of_function(function: ast.FunctionDef, lines: List[str]) -> Iterator[K
             continue
         paths = [_path(target, names) for target in statement.targets]
         name = next((path for path in paths if path), None)
-        if name is None:  # a local name of a section
-            names[statement.targets[0].id] = _path(statement.value, names)
+        if name is None:  # a local name, of a section or of something else
+            section = _path(statement.value, names)
+            names.update({t.id: section for t in statement.targets if isinstance(t, ast.Name)})
             continue
         comment = _comment_above(lines, statement.lineno)
         is_inherited = not comment and above == statement.lineno - 1
@@ -101,7 +102,7 @@ def _path(node: ast.expr, names: Dict[str, str]) -> Optional[str]:
     while isinstance(node, ast.Attribute):
         parts.insert(0, node.attr)
         node = node.value
-    if not parts or not isinstance(node, ast.Name) or node.id not in names:
+    if not parts or not isinstance(node, ast.Name) or names.get(node.id) is None:
         return None
     return ".".join(filter(None, (names[node.id], *parts)))
 
