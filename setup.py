@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "cityscapes": ["cityscapesscripts"],
+        "docs": ["latex2mathml", "mkdocs<2", "mkdocs-material"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],

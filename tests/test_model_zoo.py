@@ -124,7 +124,7 @@ def test_what_load_model_needs():
 
 
 def test_a_trained_model_loads_where_its_data_is_not(tiny_config, shapes, tmp_path):
-    """The class counts stand in for the data set, as the README shows."""
+    """The class counts stand in for the data set, as docs/predict.md says."""
     config, weights = tmp_path / "config.yaml", tmp_path / "model.pth"
     torch.save({"model": build_model(tiny_config).state_dict()}, weights)
     config.write_text(tiny_config.dump().replace(shapes.train, "gone").replace(shapes.val, "gone"))

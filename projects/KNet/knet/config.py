@@ -140,9 +140,9 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.LOSS.CLASS_WEIGHT = 2.0
     knet.LOSS.MASK_WEIGHT = 1.0
     knet.LOSS.DICE_WEIGHT = 4.0
+    knet.LOSS.SEMANTIC_WEIGHT = 1.0
     # 0 leaves the rank loss out; a model without stuff classes never has it
     knet.LOSS.RANK_WEIGHT = 0.1
-    knet.LOSS.SEMANTIC_WEIGHT = 1.0
     # Of the semantic branch: focal (the paper's, also learns from cells without label), or
     # cross_entropy (of a softmax, over labelled cells alone; a model without stuff classes has
     # focal, as most of its cells have no label)
