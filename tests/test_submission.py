@@ -205,6 +205,9 @@ def test_other_sizes_and_names_are_told(tmp_path, city_images, capsys):
     assert status == 1 and "holiday.png" in said
     status, said = pack(capsys, tmp_path, "cityscapes-panoptic", city_images)
     assert status == 1 and "--save coco-panoptic" in said
+    write_json(tmp_path / "predictions" / "predictions.json", [])
+    status, said = pack(capsys, tmp_path, "cityscapes-panoptic", city_images)
+    assert status == 1 and "no list of annotations" in said
 
 
 # ------------------------------------------------------------------------------------------ ADE20K

@@ -241,10 +241,11 @@ def with_test_time_augmentation(cfg, model: nn.Module) -> nn.Module:
     """The model; with ``TEST.AUG.ENABLED`` one whose results are those of several views.
 
     Raises:
-        UsageError: there is no test-time augmentation for it.
+        UsageError: there is no test-time augmentation for it, or a key that cannot be used.
     """
     if not cfg.TEST.AUG.ENABLED:
         return model
+    check_test_time_augmentation(cfg)
     if isinstance(model, DistributedDataParallel):
         model = model.module
     if isinstance(model, KNet):

@@ -43,15 +43,22 @@ def _first_file(folder: Path, names: Dict[str, str], advice: str) -> Tuple[Path,
     raise UsageError(f"{folder} has neither {' nor '.join(names)}: {advice}")
 
 
-def _read_json(path: Path):
-    """
+def _read_json(path: Path, key: Optional[str] = None) -> List[Dict]:
+    """The list that a file holds, or holds as ``key``.
+
     Raises:
-        DatasetError: it is none.
+        DatasetError: it holds none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
+    if key is not None:
+        content = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(content, list):
+        what = f"list of {key}" if key else "list"
+        raise DatasetError(f"{path} holds no {what}: it is no file of predictions, predict again")
+    return content
 
 
 class PanopticPredictions:
@@ -69,7 +76,7 @@ class PanopticPredictions:
             "evaluate with TEST.KEEP_PANOPTIC True, or predict with --save coco-panoptic",
         )
         self.pngs = folder / pngs
-        self.annotations: List[Dict] = _read_json(path)["annotations"]
+        self.annotations: List[Dict] = _read_json(path, "annotations")
 
     def ids(self) -> set:
         """The class ids in use."""
@@ -101,7 +108,7 @@ class InstancePredictions:
         self.annotations: List[Dict] = _read_json(path)
         self.names: Dict[NameOrId, str] = {}  # by image id; of the demo, images without objects too
         if images and (folder / images).is_file():
-            listed = _read_json(folder / images)["images"]
+            listed = _read_json(folder / images, "images")
             self.names = {image["id"]: image["file_name"] for image in listed}
 
     def ids(self) -> set:

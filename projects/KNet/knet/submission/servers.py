@@ -147,8 +147,11 @@ def _images_of_folder(key: Callable[[str], str]) -> Callable[[Path], TestImages]
     def find(folder: Path) -> TestImages:
         images = {}
         for file in find_images([str(folder)]):
-            with Image.open(file) as image:
-                images[key(file)] = TestImage(key(file), image.size[::-1])
+            try:
+                with Image.open(file) as image:
+                    images[key(file)] = TestImage(key(file), image.size[::-1])
+            except OSError as error:
+                raise DatasetError(f"{file} in --images cannot be read: {error}") from error
         return images
 
     return find

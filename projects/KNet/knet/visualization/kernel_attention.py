@@ -19,6 +19,7 @@ SHOWN = 16  # kernels
 INCHES = 3.4  # of a panel
 OTHERS = "one of the rest"
 MAP = "RdBu_r"
+MOST = 6  # times that attention is halved; less is drawn as this
 
 
 def attention_among(record: KernelRecord, kernels: Sequence[int]) -> List[np.ndarray]:
@@ -79,9 +80,10 @@ def draw_attention(
     first, *panels = figure.subplots(1, len(parts) + 1)
     show_picture(first, draw_found(record.image, found, metadata, colors))
     titled(first, "result", size=9)
-    most = max(2.0, *(np.abs(np.log2(part)).max() for part in parts))
+    parts = [np.log2(part.clip(min=2.0**-MOST)) for part in parts]
+    most = max(2.0, *(np.abs(part).max() for part in parts))
     for stage, (axes, part) in enumerate(zip(panels, parts), 1):
-        drawn = axes.imshow(np.log2(part), cmap=MAP, vmin=-most, vmax=most, aspect="auto")
+        drawn = axes.imshow(part, cmap=MAP, vmin=-most, vmax=most, aspect="auto")
         axes.axvline(len(kernels) - 0.5, color="white", linewidth=2)
         titled(axes, f"stage {stage}", size=9)
         _label(axes.xaxis, [*labels, OTHERS], [*(colors[k] for k in kernels), None])

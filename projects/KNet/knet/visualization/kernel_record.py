@@ -5,7 +5,7 @@ map at the neck's stride, H x W the image.
 """
 
 import contextlib
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from ..errors import UsageError
 from ..modeling.masks import on_grid
 from ..modeling.meta_arch import KNet
 from ..modeling.structures import StagePrediction
-from ..predictor import Predictor
 from .segmentation import Segmentation, find_kind, read_result
+
+if TYPE_CHECKING:
+    from ..predictor import Predictor
 
 __all__ = ["FoundObjects", "KernelRecord", "record_kernels"]
 
@@ -114,7 +116,7 @@ class KernelRecord:
         return torch.stack(((y + 0.5) / height, (x + 0.5) / width), dim=1)
 
 
-def record_kernels(predictor: Predictor, source: ImageSource) -> KernelRecord:
+def record_kernels(predictor: "Predictor", source: ImageSource) -> KernelRecord:
     """Predict on an image and keep what every stage has made of it.
 
     Raises:

@@ -20,7 +20,7 @@ from .kernel_record import KernelRecord
 __all__ = ["MeanMasks"]
 
 GRID = 96  # G, cells
-WINDOW = 0.25  # of the image's height and width, on each side of a point
+WINDOW = 0.25  # of the longer side of the padded image, to each side of a point
 COLUMNS = 10
 TILE = 1.15  # inches
 
