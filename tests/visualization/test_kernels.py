@@ -8,13 +8,14 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from knet.engine.main import load_config
 from knet.errors import UsageError
 from knet.predictor import Predictor
 from knet.visualization.kernel_attention import attention_among
 from knet.visualization.kernel_record import record_kernels
 from knet.visualization.kernel_stages import strongest
 from knet.visualization.mean_masks import GRID, MeanMasks
-from tests.conftest import REPO
+from tests.conftest import DEMO_CONFIG, REPO, pairs
 from tests.tools.demo import make_model_file, write_picture
 
 POINTS = {"MODEL.KNET.KERNEL_HEAD.NAME": "PointKernelHead"}
@@ -165,3 +166,15 @@ def test_what_cannot_be_drawn_is_told(tiny_options, tmp_path, pictures, capsys, 
     assert status == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("draw_kernels.py: ") and told in error
+
+
+def test_a_data_set_of_the_config_is_drawn(tiny_options, tmp_path, pottery, capsys):
+    pottery.write()
+    config = tmp_path / "config.yaml"
+    config.write_text(load_config(DEMO_CONFIG, pairs({**tiny_options, **pottery.options()})).dump())
+    weights = make_model_file(tiny_options, tmp_path / "model.pth")
+    words = ["--weights", weights, "--config-file", str(config), "--dataset", pottery.name]
+    out = tmp_path / "out"
+    threshold = ("--confidence-threshold", "0", "--each", "0")
+    assert load_program().main([*words, "--output", str(out), *threshold]) == 0, capsys.readouterr()
+    assert [path.name for path in out.iterdir()] == ["mean_masks.png"]

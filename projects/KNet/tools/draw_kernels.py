@@ -87,13 +87,13 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def draw(args: argparse.Namespace) -> List[str]:
     """Returns the files written."""
+    sources = find_sources(args)
     opts = list(args.opts)
     if args.confidence_threshold is not None:
         opts += ["MODEL.KNET.TEST.SCORE_THRESHOLD", args.confidence_threshold]
     # the views of test-time augmentation are none of the kernels' own
     opts += ["TEST.AUG.ENABLED", False]
     predictor = knet.Predictor(args.weights, config=args.config_file, device=args.device, opts=opts)
-    sources = find_sources(args, predictor.cfg)
     choose_results(predictor.model)
     threshold = predictor.cfg.MODEL.KNET.TEST.SCORE_THRESHOLD
     os.makedirs(args.output, exist_ok=True)
@@ -129,7 +129,7 @@ def figures_of(
             print(f"draw_kernels.py: no {kind} of {source}: {error}", file=sys.stderr)
 
 
-def find_sources(args: argparse.Namespace, cfg) -> List[str]:
+def find_sources(args: argparse.Namespace) -> List[str]:
     """The pictures' files.
 
     Raises:
@@ -137,10 +137,10 @@ def find_sources(args: argparse.Namespace, cfg) -> List[str]:
     """
     if args.input is not None:
         return find_images(args.input)[: args.limit]
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (args.dataset,)
-    register_custom_datasets(cfg)
+    if args.config_file:  # the model's own config does not tell of data sets
+        cfg = knet.get_config(args.config_file)
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (args.dataset,)
+        register_custom_datasets(cfg)
     if args.dataset not in DatasetCatalog.list():
         raise UsageError(
             f"the data set '{args.dataset}' is not registered: correct it, give --config-file "
