@@ -170,7 +170,8 @@ class MergedKernels:
 def mask_iou(first: torch.Tensor, second: torch.Tensor, threshold: float = 0.5) -> torch.Tensor:
     """Intersection over union of each mask with each: (N, h, w) and (M, h, w) -> (N, M)."""
     first, second = ((x.flatten(1) > threshold).float() for x in (first, second))
-    shared = first @ second.t()
+    with torch.autocast(first.device.type, enabled=False):  # counts too large for half precision
+        shared = first @ second.t()
     return shared / (first.sum(1)[:, None] + second.sum(1) - shared).clamp(min=1)
 
 
@@ -268,7 +269,7 @@ def check_test_time_augmentation(cfg) -> None:
     aug = cfg.TEST.AUG
     if not aug.ENABLED:
         return
-    if any(length < 1 for length in aug.MIN_SIZES):
+    if not all(isinstance(length, int) and length > 0 for length in aug.MIN_SIZES):
         raise UsageError(
             f"TEST.AUG.MIN_SIZES is {tuple(aug.MIN_SIZES)}: lengths of the short side in pixels, "
             "1 or more"

@@ -1,6 +1,6 @@
 """Where each kernel's masks lie on average over many images (the paper's average activations).
 
-Shape shorthand: N instance kernels, G x G a grid that every image fills.
+Shape shorthand: N kernels (instance, then stuff), G x G a grid that every image fills.
 """
 
 import math
@@ -76,7 +76,7 @@ class MeanMasks:
 
     @property
     def means(self) -> np.ndarray:
-        """(N, G, G) mean probability of each kernel, things' kernels and stuff's.
+        """(N, G, G) mean probability of each kernel.
 
         Raises:
             UsageError: there was no image.
