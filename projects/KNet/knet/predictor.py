@@ -28,6 +28,7 @@ from .data.transforms import build_augmentations
 from .errors import DatasetError, UsageError
 from .model_zoo import load_model
 from .modeling.inference import masks_to_boxes
+from .modeling.test_time_augmentation import with_test_time_augmentation
 
 __all__ = ["Prediction", "Predictor", "remove_overlap"]
 
@@ -107,6 +108,7 @@ class Predictor:
         self.metadata = self.model.info.metadata
         self.batch_size, self.max_pixels = batch_size, max_pixels
         self.overlap, self.names = overlap, names
+        self._augmented = with_test_time_augmentation(self.cfg, self.model)
         self._reader = ImageReader.from_config(self.cfg)
         self._augmentations = build_augmentations(self.cfg, is_train=False)
         self._class_of = {each.id: each for each in self.classes}
@@ -211,7 +213,7 @@ class Predictor:
             for start in range(0, len(members), self.batch_size):
                 batch = members[start : start + self.batch_size]
                 with torch.inference_mode():
-                    for i, result in zip(batch, self.model([inputs[i] for i in batch])):
+                    for i, result in zip(batch, self._augmented([inputs[i] for i in batch])):
                         results[i] = self._complete(result)
         return results
 

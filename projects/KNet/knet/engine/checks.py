@@ -22,6 +22,7 @@ from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from ..modeling.normalizers import SHARES
+from ..modeling.test_time_augmentation import check_test_time_augmentation
 from .best_model import check_best_metric
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
@@ -67,6 +68,7 @@ def check_config(cfg, num_workers: int = 1) -> None:
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
     check_image_keys(cfg)
+    check_test_time_augmentation(cfg)
     check_logging(cfg)
 
 

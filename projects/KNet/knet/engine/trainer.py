@@ -22,6 +22,7 @@ from ..errors import DatasetError, UsageError
 from ..evaluation import build_evaluator
 from ..modeling.autocast import DTYPES
 from ..modeling.recompute import recompute_as_configured
+from ..modeling.test_time_augmentation import with_test_time_augmentation
 from .averaged_weights import AveragedWeights, with_averaged_weights
 from .bad_steps import CheckedTrainer
 from .best_model import BestModel
@@ -223,12 +224,13 @@ class KNetTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As in Detectron2, with the averaged weights of a training that averages them.
+        """As in Detectron2, with the averaged weights of a training that averages them, and with
+        test-time augmentation where ``TEST.AUG.ENABLED`` says so.
 
         A training draws the same numbers whether it evaluates or not.
         """
         with keep_random_state(), with_averaged_weights(model):
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, with_test_time_augmentation(cfg, model), evaluators)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):

@@ -241,8 +241,11 @@ class Postprocessor:
             ``panoptic_seg``, ``instances``, ``sem_seg`` as Detectron2 defines them, those that
             are switched on. Each segment and each instance tells its kernel, 0 to N - 1.
         """
-        class_scores = class_logits.float().sigmoid()
-        masks = EnlargedMasks(mask_logits.float().sigmoid(), sizes)
+        return self.results(class_logits.float().sigmoid(), mask_logits.float().sigmoid(), sizes)
+
+    def results(self, class_scores: torch.Tensor, masks: torch.Tensor, sizes: ImageSizes) -> Dict:
+        """The same of probabilities: (N, K) and (N, h, w)."""
+        masks = EnlargedMasks(masks, sizes)
         scores, labels = self.kernel_labels(class_scores)
         results = {}
         if self.panoptic_on:

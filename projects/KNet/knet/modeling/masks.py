@@ -5,7 +5,7 @@ from typing import Sequence
 import torch
 from torch.nn import functional as F
 
-__all__ = ["resize"]
+__all__ = ["on_grid", "resize", "sample"]
 
 
 def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -14,3 +14,46 @@ def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def on_grid(
+    masks: torch.Tensor,
+    padded: Sequence[int],
+    image: Sequence[int],
+    grid: Sequence[int],
+    mirrored: bool = False,
+) -> torch.Tensor:
+    """Masks of a padded image on a grid that the image alone fills, bilinear.
+
+    Args:
+        masks: (B, N, any height, any width).
+        padded, image: (height, width) of the image, with its padding and without.
+        grid: (height, width), in cells.
+        mirrored: the image is mirrored: mirror the masks back.
+
+    Returns:
+        (B, N, height, width) of the grid.
+    """
+    y, x = (
+        (torch.arange(cells, device=masks.device) + 0.5) * (side / (cells * whole))
+        for cells, side, whole in zip(grid, image, padded)
+    )
+    return sample(masks, y, x.flip(0) if mirrored else x)
+
+
+def sample(
+    masks: torch.Tensor, y: torch.Tensor, x: torch.Tensor, padding_mode: str = "border"
+) -> torch.Tensor:
+    """Masks at the crossings of rows and columns, bilinear.
+
+    Args:
+        masks: (B, N, H, W).
+        y, x: (h,) and (w,), as shares of the masks' height and width.
+        padding_mode: beyond 0 to 1, see ``torch.nn.functional.grid_sample``.
+
+    Returns:
+        (B, N, h, w).
+    """
+    places = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), dim=-1)
+    places = (2 * places - 1).expand(len(masks), -1, -1, -1)
+    return F.grid_sample(masks, places, padding_mode=padding_mode, align_corners=False)
