@@ -6,9 +6,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from knet.data.datasets.custom import register_custom_datasets
-from knet.data.training_images import load_dicts, load_training_dicts, usable_for_training
+from knet.data.training_images import load_dicts, usable_for_training
 from knet.errors import DatasetError, UsageError
 from tests.data.datasets.folders import InstanceFolder, SemanticFolder, box
+from tests.training_dicts import load_training_dicts
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Which images of the training sets are trained on."""
 
-import itertools
 import logging
 from collections import Counter
 from typing import Dict, List, Optional, Tuple
@@ -11,17 +10,12 @@ from ..errors import DatasetError, UsageError
 from .datasets.coco_panoptic import read_panoptic_json
 from .ground_truth import is_annotated
 
-__all__ = ["load_dicts", "load_training_dicts", "load_training_sets", "usable_for_training"]
+__all__ = ["load_dicts", "load_training_sets", "usable_for_training"]
 
 logger = logging.getLogger(__name__)
 
 # what Detectron2's loaders raise
 _OF_LOADERS = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError)
-
-
-def load_training_dicts(cfg) -> List[Dict]:
-    """All images of :func:`load_training_sets`."""
-    return list(itertools.chain(*(dicts for _, dicts in load_training_sets(cfg))))
 
 
 def load_training_sets(cfg) -> List[Tuple[str, List[Dict]]]:
