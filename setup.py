@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "cityscapes": ["cityscapesscripts"],
+        "evaluation": ["hotcoco"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],

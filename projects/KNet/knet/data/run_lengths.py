@@ -29,7 +29,9 @@ def encode_mask(mask: np.ndarray) -> Dict:
     if not len(columns):
         return _rle((), mask.shape)
     part = cv2.transpose(mask[:, columns[0] : columns[-1] + 1].view(np.uint8))
-    edges = np.flatnonzero(np.diff(part.view(bool).ravel(), prepend=False, append=False))
+    line = np.zeros(part.size + 2, bool)
+    line[1:-1] = part.view(bool).ravel()
+    edges = np.flatnonzero(line[1:] != line[:-1])
     return _rle(edges + columns[0] * len(mask), mask.shape)
 
 
@@ -43,7 +45,8 @@ def encode_labels(labels: np.ndarray) -> Dict[int, Dict]:
 
 def _rle(edges: Sequence[int], size: Tuple[int, int]) -> Dict:
     """The RLE of a mask by the pixels where it begins and ends in turn, column after column."""
-    counts = np.diff(edges, prepend=0, append=size[0] * size[1])
+    bounds = np.concatenate([(0,), edges, (size[0] * size[1],)]).astype(np.int64)
+    counts = bounds[1:] - bounds[:-1]
     counts = counts[: len(counts) - (counts[-1] == 0)]
     rle = mask_util.frPyObjects({"size": list(size), "counts": counts}, *size)
     return {**rle, "counts": rle["counts"].decode("ascii")}
