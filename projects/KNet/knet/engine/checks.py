@@ -233,9 +233,10 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
             _check_files(name, key)
             for kind in ("thing", "stuff"):
                 metadata_colors(MetadataCatalog.get(name), f"{kind}_colors")
-    names = dict.fromkeys((*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST))
+    trained = () if eval_only else cfg.DATASETS.TRAIN
+    names = dict.fromkeys((*trained, *cfg.DATASETS.TEST))
     check_before_training(
-        {n: load_to_check(n) if n in cfg.DATASETS.TRAIN else load_dicts(n) for n in names},
+        {n: load_to_check(n) if n in trained else load_dicts(n) for n in names},
         ImageReader.from_config(cfg),
         tolerated=[
             name

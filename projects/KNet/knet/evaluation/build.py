@@ -138,18 +138,23 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """
     builders, kinds = _what_is_measured(cfg, dataset_name)
     folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
-    files = PanopticFiles()
+    shared = {}
+    if "PANOPTIC" in kinds and "SEMANTIC" in kinds:
+        files = PanopticFiles()
+        shared = {"PANOPTIC": {"files": files}, "SEMANTIC": {"files": files}}
     with _with_classes(cfg, dataset_name) as name:
-        evaluators = [builders[kind](name, folder, **_options(cfg, kind, files)) for kind in kinds]
+        evaluators = [
+            builders[kind](name, folder, **_options(cfg, kind), **shared.get(kind, {}))
+            for kind in kinds
+        ]
     if dataset_name in DatasetCatalog.list() and not is_measured(load_dicts(dataset_name)):
         return _Predictions(evaluators, dataset_name, folder)
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)
 
 
-def _options(cfg, kind: str, files: PanopticFiles) -> Dict[str, Any]:
-    """What the evaluators of a kind of result share, and what the config asks of them, where it is
-    not the usual."""
-    options = {} if kind == "INSTANCE" else {"files": files}
+def _options(cfg, kind: str) -> Dict[str, Any]:
+    """What the config asks of the evaluators of a kind of result, where it is not the usual."""
+    options = {}
     if cfg.TEST.OFFICIAL_TOOLS:
         options["official_tool"] = True
     if kind == "PANOPTIC" and not cfg.TEST.KEEP_PANOPTIC:
