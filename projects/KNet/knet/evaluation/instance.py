@@ -145,9 +145,10 @@ class InstanceEvaluator(COCOEvaluator):
             self._results[task] = self._derive_coco_results(found, task, class_names=names)
 
     def _is_measured_fast(self) -> bool:
-        is_usual = bool(self._tasks) and self._max_dets_per_image == [1, 10, 100]
-        is_asked = self._do_evaluation and not self._official_tool
-        return is_asked and is_usual and has_fast_tool(self._coco_api)
+        if self._official_tool or not self._do_evaluation:
+            return False
+        tasks, is_usual = set(self._tasks or ()), self._max_dets_per_image == [1, 10, 100]
+        return is_usual and {"bbox", "segm"} >= tasks > set() and has_fast_tool(self._coco_api)
 
     def _renumbered(self, instances: Instances) -> Instances:
         """The same with the position of each class in place of its contiguous id."""
