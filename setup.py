@@ -44,6 +44,7 @@ setup(
     extras_require={
         "cityscapes": ["cityscapesscripts"],
         "docs": ["latex2mathml", "mkdocs<2", "mkdocs-material"],
+        "evaluation": ["hotcoco"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],

@@ -24,11 +24,11 @@ from knet.data import (
     register_semantic_folders,
 )
 from knet.data.datasets.coco_panoptic import read_panoptic_json
-from knet.data.training_images import load_training_dicts
 from knet.data.transforms import OpenCVResizeTransform
 from knet.errors import DatasetError
 from tests.conftest import PanopticFolder
 from tests.data.datasets.folders import SemanticFolder, box, noise, rle
+from tests.training_dicts import load_training_dicts
 
 
 class Resize(T.Augmentation):

@@ -11,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from knet.data.dataset_mapper import KNetDatasetMapper
 from knet.data.datasets.custom import register_custom_datasets
 from knet.data.resumable_loader import build_resumable_loader
-from knet.data.training_images import load_training_dicts
+from tests.training_dicts import load_training_dicts
 
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler", "RandomSubsetTrainingSampler")
 WORKERS = pytest.mark.parametrize("workers", [0, 1, 2])

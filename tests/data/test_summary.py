@@ -10,11 +10,11 @@ from PIL import Image
 from knet.data.datasets.custom import register_custom_datasets
 from knet.data.summary import count_objects, count_pixels
 from knet.data.summary_log import tell_what_is_learned_from
-from knet.data.training_images import load_training_dicts
 from knet.engine.main import load_config
 from knet.errors import DatasetError, UsageError
 from tests.conftest import REPO
 from tests.data.datasets.folders import InstanceFolder, SemanticFolder, box
+from tests.training_dicts import load_training_dicts
 
 
 @pytest.fixture

@@ -6,9 +6,16 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from knet.data.datasets.custom import register_custom_datasets
-from knet.data.training_images import load_dicts, load_training_dicts, usable_for_training
+from knet.data.training_images import (
+    load_dicts,
+    load_to_check,
+    load_training_sets,
+    loading_once,
+    usable_for_training,
+)
 from knet.errors import DatasetError, UsageError
 from tests.data.datasets.folders import InstanceFolder, SemanticFolder, box
+from tests.training_dicts import load_training_dicts
 
 
 @pytest.fixture
@@ -124,3 +131,26 @@ def test_a_data_set_of_no_images():
     DatasetCatalog.register("nothing", list)
     with pytest.raises(DatasetError, match="'nothing' has no images"):
         load_dicts("nothing")
+
+
+def test_a_training_loads_its_images_once(train_net, tiny_options, shapes, monkeypatch):
+    loaded, load = [], DatasetCatalog[shapes.train]
+    monkeypatch.setitem(
+        DatasetCatalog.data, shapes.train, lambda: loaded.append(shapes.train) or load()
+    )
+    options = {**tiny_options, "DATASETS.TRAIN": (shapes.train,), "DATASETS.TEST": ()}
+    assert train_net(options=options).status == 0
+    assert loaded == [shapes.train]
+
+
+def test_what_was_checked_is_taken_once_and_forgotten(shapes, tiny_config):
+    tiny_config.DATASETS.TRAIN = (shapes.train,)
+    with loading_once():
+        checked = load_to_check(shapes.train)
+        ((_, first),) = load_training_sets(tiny_config)
+        ((_, second),) = load_training_sets(tiny_config)
+        load_to_check(shapes.train)
+    ((_, third),) = load_training_sets(tiny_config)
+    assert first[0] is checked[0]
+    assert first == second == third
+    assert second[0] is not first[0] and third[0] is not first[0]

@@ -11,9 +11,9 @@ from detectron2.utils.env import seed_all_rng
 from knet.data.dataset_mapper import KNetDatasetMapper
 from knet.data.datasets.custom import register_custom_datasets
 from knet.data.resumable_loader import build_resumable_loader
-from knet.data.training_images import load_training_dicts
 from knet.data.unreadable import SampleReader, Unreadable
 from knet.errors import DatasetError, UsageError
+from tests.training_dicts import load_training_dicts
 
 
 class Data:

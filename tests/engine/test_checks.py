@@ -12,11 +12,12 @@ from detectron2.modeling import build_model
 from knet.data import panoptic_metadata, register_coco_panoptic
 from knet.data.class_layout import resolve_class_layout
 from knet.data.datasets.shapes.dataset import register_all_shapes
-from knet.data.training_images import load_dicts, load_training_dicts
+from knet.data.training_images import load_dicts
 from knet.engine.checks import check_config, check_datasets
 from knet.engine.main import prepare
 from knet.errors import DatasetError, UsageError
 from tests.conftest import PanopticFolder
+from tests.training_dicts import load_training_dicts
 
 
 def register(folder, name=None, **metadata):

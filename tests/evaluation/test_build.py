@@ -17,6 +17,7 @@ from knet.evaluation import (
     SemanticEvaluator,
     build_evaluator,
 )
+from knet.evaluation import panoptic_truth as truth_files
 from knet.evaluation.build import check_evaluator
 from tests.conftest import REPO
 from tests.evaluation.conftest import (
@@ -272,3 +273,26 @@ def test_keys_of_the_evaluation(shapes, tiny_config, tmp_path):
         assert results["panoptic_seg"]["PQ"] == 100
         folder = tmp_path / str(official) / "inference" / shapes.val
         assert [p.name for p in folder.iterdir()] == ["panoptic_quality.json"]
+
+
+def test_ground_truth_is_read_once_for_all_results(shapes, tiny_config, tmp_path, monkeypatch):
+    tiny_config.OUTPUT_DIR, records, read = str(tmp_path), load_dicts(shapes.val), []
+    classes = 1 + max(s["category_id"] for r in records for s in r["segments_info"])
+    outputs = [
+        {
+            **panoptic_truth(r),
+            **instance_truth(r),
+            **semantic_output(label_truth(r, classes), classes),
+        }
+        for r in records
+    ]
+    evaluator, read_image = build_evaluator(tiny_config, shapes.val), truth_files.read_image
+
+    def count(path, *arguments):
+        read.append(path)
+        return read_image(path, *arguments)
+
+    monkeypatch.setattr(truth_files, "read_image", count)
+    results = evaluate(evaluator, records, outputs)
+    assert results["panoptic_seg"]["PQ"] == results["sem_seg"]["pACC"] == 100
+    assert read == [r["pan_seg_file_name"] for r in records]

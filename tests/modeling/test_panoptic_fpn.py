@@ -12,10 +12,10 @@ from detectron2.utils.events import EventStorage
 
 from knet.data.class_layout import IGNORE_LABEL, resolve_model_classes
 from knet.data.dataset_mapper import KNetDatasetMapper
-from knet.data.training_images import load_training_dicts
 from knet.engine.main import load_config
 from knet.errors import UsageError
 from knet.modeling.panoptic_fpn import PanopticFPNOfOneRange
+from tests.training_dicts import load_training_dicts
 
 from ..conftest import REPO, pairs
 

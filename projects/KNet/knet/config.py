@@ -312,6 +312,6 @@ def _add_evaluation(cfg: CN) -> None:
     # Write the panoptic predictions, as COCO's server takes them: predictions.json and a PNG an
     # image. False saves time; those of data with images without ground truth are written always
     cfg.TEST.KEEP_PANOPTIC = True
-    # Measure with COCO's and Detectron2's own tools, by way of files, instead of in memory: the
-    # same figures, later
+    # Measure with panopticapi, by way of files, with pycocotools and with Detectron2's evaluators
+    # instead of in memory: the same figures, later
     cfg.TEST.OFFICIAL_TOOLS = False

@@ -10,9 +10,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from knet.data import load_coco_panoptic_json, panoptic_metadata, register_coco_panoptic
 from knet.data.datasets.coco_panoptic import read_panoptic_json
-from knet.data.training_images import load_training_dicts, usable_for_training
+from knet.data.training_images import usable_for_training
 from knet.errors import DatasetError, UsageError
 from tests.conftest import PanopticFolder
+from tests.training_dicts import load_training_dicts
 
 
 def load(folder):

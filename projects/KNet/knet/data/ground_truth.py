@@ -6,6 +6,7 @@ and ``targets`` for the model. Class ids stay the contiguous ids of the data set
 
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
@@ -25,8 +26,10 @@ __all__ = [
     "PanopticTruth",
     "SemanticTruth",
     "check_labels",
+    "check_truth_size",
     "decode_mask",
     "decode_panoptic",
+    "fill_segments",
     "is_annotated",
     "read_ground_truth",
     "read_label_map",
@@ -58,7 +61,7 @@ class PanopticTruth:
 
     def targets(self, transforms: T.TransformList, image_size: Tuple[int, int]) -> Dict:
         """``instances`` and ``sem_seg`` of the augmented image."""
-        rows = _index(transforms.apply_segmentation(self.rows))
+        rows = transforms.apply_segmentation(self.rows)
         masks, classes, sem_seg = _split_rows(rows, self.segments, self.ignore_label)
         return {
             "instances": _instances(masks, classes, image_size),
@@ -156,7 +159,7 @@ def read_ground_truth(
     if not mask_on and "sem_seg_file_name" in dataset_dict:  # made for it, where there is a PNG too
         label_name = dataset_dict["sem_seg_file_name"]
         labels = read_label_map(label_name)
-        _check_size(labels, dataset_dict, f"the label map {label_name}")
+        check_truth_size(labels, dataset_dict, f"the label map {label_name}")
     elif "pan_seg_file_name" in dataset_dict:
         rows, segments = read_panoptic_rows(dataset_dict), dataset_dict["segments_info"]
         if mask_on:
@@ -187,11 +190,20 @@ def read_panoptic_rows(dataset_dict: Dict) -> np.ndarray:
     """
     png_name = dataset_dict["pan_seg_file_name"]
     png = read_image(png_name, "RGB")
-    _check_size(png, dataset_dict, f"the panoptic PNG {png_name}")
+    check_truth_size(png, dataset_dict, f"the panoptic PNG {png_name}")
     return segment_rows(png, dataset_dict["segments_info"], png_name)[0]
 
 
-def _check_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
+def check_truth_size(labels: np.ndarray, dataset_dict: Dict, what: str) -> None:
+    """
+    Args:
+        labels: (H, W, ...) of a file.
+        dataset_dict: of its image.
+        what: the file is, for the sentence.
+
+    Raises:
+        DatasetError: the image is of another size.
+    """
     size = (dataset_dict["height"], dataset_dict["width"])
     if labels.shape[:2] != size:
         raise DatasetError(
@@ -330,18 +342,40 @@ def segment_rows(png: np.ndarray, segments: List[Dict], name: str) -> Tuple[np.n
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
-    ids, lengths = runs(id_map(png))
-    known = np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
+    numbers = np.arange(len(segments) + 1)
+    rows = numbers.astype(np.min_scalar_type(len(segments)))  # bytes are moved much faster
+    return fill_segments(id_map(png), segments, rows, name), _known_ids(segments)
+
+
+def fill_segments(
+    ids: np.ndarray, segments: List[Dict], values: np.ndarray, name: str
+) -> np.ndarray:
+    """(H, W) ids of a panoptic PNG -> (H, W) the value of each pixel's segment.
+
+    Args:
+        segments: with ``id``.
+        values: of (unlabelled, *segments).
+        name: file name, for the error.
+
+    Raises:
+        DatasetError: the PNG has an id that ``segments`` do not list.
+    """
+    found, lengths = runs(ids)
+    known = _known_ids(segments)
     order = np.argsort(known)
-    position = np.searchsorted(known, ids, sorter=order).clip(max=len(known) - 1)
+    position = np.searchsorted(known, found, sorter=order).clip(max=len(known) - 1)
     row = order[position]
-    wrong = known[row] != ids
+    wrong = known[row] != found
     if wrong.any():
         raise DatasetError(
-            f"{name} has the segment id {ids[wrong][0]}, which the json's segments_info of this "
+            f"{name} has the segment id {found[wrong][0]}, which the json's segments_info of this "
             "image do not list"
         )
-    return np.repeat(row, lengths).reshape(png.shape[:2]), known
+    return np.repeat(values[row], lengths).reshape(ids.shape)
+
+
+def _known_ids(segments: List[Dict]) -> np.ndarray:
+    return np.array([0] + [s["id"] for s in segments], dtype=np.int32)  # row 0: unlabelled
 
 
 def decode_panoptic(
@@ -370,13 +404,22 @@ def _split_rows(
     rows: np.ndarray, segments: List[Dict], ignore_label: int
 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The result of :func:`decode_panoptic` from the rows of :func:`segment_rows`."""
+    rows = np.ascontiguousarray(_index(rows))  # a flip only looks at them in another order
     category = _classes_of_rows(segments, ignore_label)
     is_object = [bool(s["isthing"]) and not s.get("iscrowd", 0) for s in segments]
-    present = np.bincount(rows.ravel(), minlength=len(category)) > 0
+    present = torch.bincount(torch.from_numpy(rows).flatten(), minlength=len(category)).numpy() > 0
     things = np.flatnonzero(np.array([False, *is_object]) & present)
-    narrow = np.min_scalar_type(len(category))  # bytes are compared much faster
-    masks = rows.astype(narrow) == things.astype(narrow)[:, None, None]
-    return masks, category[things], np.take(category, rows)
+    masks = rows == things.astype(rows.dtype)[:, None, None]
+    return masks, category[things], _look_up(category, rows)
+
+
+def _look_up(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``values[rows]`` of int64; of bytes without NumPy's copy of them in 64 bits."""
+    if rows.dtype != np.uint8:
+        return values[rows]
+    table = np.zeros(256, np.int32)
+    table[: len(values)] = values
+    return cv2.LUT(rows, table).astype(np.int64)
 
 
 def _classes_of_rows(segments: List[Dict], ignore_label: int) -> np.ndarray:

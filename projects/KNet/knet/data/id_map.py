@@ -2,6 +2,7 @@
 
 from typing import Tuple
 
+import cv2
 import numpy as np
 
 __all__ = ["id_map", "runs"]
@@ -9,9 +10,9 @@ __all__ = ["id_map", "runs"]
 
 def id_map(png: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 -> (H, W) int32: R + 256 G + 65536 B."""
-    ids = np.zeros((*png.shape[:2], 4), np.uint8)
-    ids[..., :3] = png
-    return ids.view("<i4")[..., 0]
+    if not png.size:
+        return np.zeros(png.shape[:2], np.int32)
+    return cv2.cvtColor(png, cv2.COLOR_RGB2RGBA).view("<i4")[..., 0] & 0xFFFFFF
 
 
 def runs(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

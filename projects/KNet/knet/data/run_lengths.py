@@ -1,12 +1,14 @@
 """COCO's run-length encoding: checked before pycocotools reads it, which trusts it."""
 
-from typing import Any, Dict, Optional, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 from pycocotools import mask as mask_util
 
-__all__ = ["check_rle", "decode_rle", "encode_mask", "rle_area"]
+from .id_map import runs
+
+__all__ = ["check_rle", "decode_rle", "encode_labels", "encode_mask", "rle_area"]
 
 
 def decode_rle(rle: Dict) -> np.ndarray:
@@ -19,11 +21,34 @@ def decode_rle(rle: Dict) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> Dict:
-    """(H, W) uint8, 0 or 1 -> the compressed RLE that a json can hold.
+    """(H, W) bool -> the compressed RLE that a json can hold.
 
-    RLEs run along columns. OpenCV turns a mask faster than pycocotools and NumPy do.
+    RLEs run along columns; those beside the object are not looked at twice.
     """
-    rle = mask_util.encode(cv2.transpose(mask).T)
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(columns):
+        return _rle((), mask.shape)
+    part = cv2.transpose(mask[:, columns[0] : columns[-1] + 1].view(np.uint8))
+    line = np.zeros(part.size + 2, bool)
+    line[1:-1] = part.view(bool).ravel()
+    edges = np.flatnonzero(line[1:] != line[:-1])
+    return _rle(edges + columns[0] * len(mask), mask.shape)
+
+
+def encode_labels(labels: np.ndarray) -> Dict[int, Dict]:
+    """(H, W) integers of 0 to 65535 -> the RLE of each that occurs, by rising numbers."""
+    values, lengths = runs(cv2.transpose(labels.astype(np.uint16)))
+    ends = np.cumsum(lengths)
+    edges = np.stack([ends - lengths, ends], axis=1)
+    return {int(i): _rle(edges[values == i].ravel(), labels.shape) for i in np.unique(values)}
+
+
+def _rle(edges: Sequence[int], size: Tuple[int, int]) -> Dict:
+    """The RLE of a mask by the pixels where it begins and ends in turn, column after column."""
+    bounds = np.concatenate([(0,), edges, (size[0] * size[1],)]).astype(np.int64)
+    counts = bounds[1:] - bounds[:-1]
+    counts = counts[: len(counts) - (counts[-1] == 0)]
+    rle = mask_util.frPyObjects({"size": list(size), "counts": counts}, *size)
     return {**rle, "counts": rle["counts"].decode("ascii")}
 
 

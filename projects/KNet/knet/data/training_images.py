@@ -1,9 +1,10 @@
 """Which images of the training sets are trained on."""
 
-import itertools
+import contextlib
 import logging
 from collections import Counter
-from typing import Dict, List, Optional, Tuple
+from contextvars import ContextVar
+from typing import Dict, Iterator, List, Optional, Tuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -11,7 +12,13 @@ from ..errors import DatasetError, UsageError
 from .datasets.coco_panoptic import read_panoptic_json
 from .ground_truth import is_annotated
 
-__all__ = ["load_dicts", "load_training_dicts", "load_training_sets", "usable_for_training"]
+__all__ = [
+    "load_dicts",
+    "load_to_check",
+    "load_training_sets",
+    "loading_once",
+    "usable_for_training",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +26,37 @@ logger = logging.getLogger(__name__)
 _OF_LOADERS = (AssertionError, AttributeError, KeyError, OSError, TypeError, ValueError)
 
 
-def load_training_dicts(cfg) -> List[Dict]:
-    """All images of :func:`load_training_sets`."""
-    return list(itertools.chain(*(dicts for _, dicts in load_training_sets(cfg))))
+# {name: images} of what was loaded to be checked; None where nobody takes it
+_checked: ContextVar[Optional[Dict[str, List[Dict]]]] = ContextVar("checked", default=None)
+
+
+@contextlib.contextmanager
+def loading_once() -> Iterator[Dict[str, List[Dict]]]:
+    """Let a training that is begun in the block take what :func:`load_to_check` has loaded there.
+
+    COCO's training set takes seconds to load.
+
+    Returns:
+        {name: images}, to be cleared where another process trains.
+    """
+    checked: Dict[str, List[Dict]] = {}
+    token = _checked.set(checked)
+    try:
+        yield checked
+    finally:
+        _checked.reset(token)
+
+
+def load_to_check(name: str) -> List[Dict]:
+    """:func:`load_dicts` of a data set that is checked, and may be trained on afterwards.
+
+    Raises:
+        DatasetError, UsageError: see :func:`load_dicts`.
+    """
+    dicts, checked = load_dicts(name), _checked.get()
+    if checked is not None:
+        checked[name] = dicts
+    return dicts
 
 
 def load_training_sets(cfg) -> List[Tuple[str, List[Dict]]]:
@@ -46,7 +81,8 @@ def load_training_sets(cfg) -> List[Tuple[str, List[Dict]]]:
     min_side = cfg.DATALOADER.MIN_IMAGE_SIDE
     kept = []
     for name in cfg.DATASETS.TRAIN:
-        dicts = _of_kind(name, load_dicts(name), mask_on)
+        dicts = (_checked.get() or {}).pop(name, None) or load_dicts(name)
+        dicts = _of_kind(name, dicts, mask_on)
         _add_image_sizes(dicts, MetadataCatalog.get(name))
         reasons = [why_image_left_out(d, min_side, need_thing) for d in dicts]
         usable = [d for d, reason in zip(dicts, reasons) if reason is None]

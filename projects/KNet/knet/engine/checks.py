@@ -13,7 +13,7 @@ from ..data.checks.before_training import check_before_training
 from ..data.colors import metadata_colors
 from ..data.datasets.custom import register_custom_datasets
 from ..data.image_reading import RAW, ImageReader
-from ..data.training_images import load_dicts
+from ..data.training_images import load_dicts, load_to_check
 from ..errors import DatasetError, UsageError
 from ..evaluation.build import check_evaluator
 from ..evaluation.images import is_measured
@@ -235,9 +235,10 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
             _check_files(name, key)
             for kind in ("thing", "stuff"):
                 metadata_colors(MetadataCatalog.get(name), f"{kind}_colors")
-    names = dict.fromkeys((*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST))
+    trained = () if eval_only else cfg.DATASETS.TRAIN
+    names = dict.fromkeys((*trained, *cfg.DATASETS.TEST))
     check_before_training(
-        {name: load_dicts(name) for name in names},
+        {n: load_to_check(n) if n in trained else load_dicts(n) for n in names},
         ImageReader.from_config(cfg),
         tolerated=[
             name

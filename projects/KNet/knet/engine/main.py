@@ -21,6 +21,7 @@ from yaml import YAMLError
 from ..config import add_knet_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
 from ..data.datasets.custom import register_custom_datasets
+from ..data.training_images import loading_once
 from ..encoding import text_for_locale, write_any_text
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
@@ -200,12 +201,15 @@ def main(argv: Optional[List[str]] = None) -> int:
         peers = Peers(find_place(args, os.environ))
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg, peers.place.rank)
-        num_processes = prepare(cfg, args.num_gpus, peers, args.eval_only)
-        cfg.freeze()
-        # one that is among those that others have started waits for none
-        waits = not peers.place.starter and num_processes * args.num_machines > 1
-        with passing_on_signals() if waits else nullcontext():
-            start(run_in_group, num_processes, peers.place, (cfg, args))
+        with loading_once() as loaded:
+            num_processes = prepare(cfg, args.num_gpus, peers, args.eval_only)
+            cfg.freeze()
+            # one that is among those that others have started waits for none
+            waits = not peers.place.starter and num_processes * args.num_machines > 1
+            if waits:  # those that it starts load themselves
+                loaded.clear()
+            with passing_on_signals() if waits else nullcontext():
+                start(run_in_group, num_processes, peers.place, (cfg, args))
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
 from .panoptic_matching import Matches, add_up, match_segments
-from .panoptic_truth import annotations_of_dataset, fit_for_tool, read_truth
+from .panoptic_truth import PanopticFiles, annotations_of_dataset, fit_for_tool, with_areas
 
 __all__ = ["PanopticEvaluator"]
 
@@ -53,6 +53,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         *,
         keep_predictions: bool = True,
         official_tool: bool = False,
+        files: Optional[PanopticFiles] = None,
     ):
         """
         Args:
@@ -60,6 +61,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             output_dir: gets what is kept; None keeps nothing.
             keep_predictions: write the predictions too.
             official_tool: let COCO's panopticapi compare, by way of files.
+            files: the reader of the ground truth, where evaluators share one.
 
         Raises:
             DatasetError: the data set cannot be loaded.
@@ -70,6 +72,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             protect(output_dir, ["PANOPTIC"], dicts, metadata)
         super().__init__(dataset_name, output_dir)
         self._official_tool = official_tool
+        self._files = files or PanopticFiles()
         is_whole = all("pan_seg_file_name" in d for d in dicts)
         self._keeps = output_dir is not None and (keep_predictions or not is_whole)
         self._image_ids = ImageIds(dicts)
@@ -79,6 +82,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
     def reset(self) -> None:
         """Begin anew."""
         super().reset()
+        self._files.forget()
         self._matches: Dict[Any, Matches] = {}
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
@@ -206,13 +210,16 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 f"the data set in DATASETS.TEST has a class of the id {min(unknown)}, which "
                 f"{panoptic_json} does not list: both must have the same classes"
             )
-        truth, true_segments = read_truth(self._truth[image_id], self._metadata.panoptic_root)
+        annotation = self._truth[image_id]
+        path = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
+        truth = self._files.ids(path)
         if truth.shape != ids.shape:
             raise DatasetError(
                 f"the ground truth of the image {image_id} of {panoptic_json} is "
                 f"{truth.shape[1]} x {truth.shape[0]}, what is predicted {ids.shape[1]} x "
                 f"{ids.shape[0]}: the image and its PNG must be of one size"
             )
+        true_segments = with_areas(annotation["segments_info"], truth)
         return match_segments(truth, true_segments, ids, segments)
 
     def _annotations(self, predicted: Collection[Any]) -> List[Dict]:

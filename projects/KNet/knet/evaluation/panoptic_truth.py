@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -14,7 +14,13 @@ from ..data.id_map import id_map
 from ..data.image_reading import open_image, read_image
 from ..errors import DatasetError
 
-__all__ = ["annotations_of_dataset", "check_panoptic_truth", "fit_for_tool", "read_truth"]
+__all__ = [
+    "PanopticFiles",
+    "annotations_of_dataset",
+    "check_panoptic_truth",
+    "fit_for_tool",
+    "with_areas",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -88,18 +94,26 @@ def fit_for_tool(annotation: Dict, panoptic_root: str, folder: str) -> Dict:
     return {**annotation, "segments_info": with_areas(segments, ids)}
 
 
-def read_truth(annotation: Dict, panoptic_root: str) -> Tuple[np.ndarray, List[Dict]]:
-    """The id map (H, W) of an annotation, and its segments with an area each.
+class PanopticFiles:
+    """Reads panoptic PNGs, once where evaluators of the same image share it: the last is kept."""
 
-    Args:
-        annotation: of the panoptic json.
-        panoptic_root: folder of the PNGs.
+    def __init__(self):
+        self.forget()
 
-    Raises:
-        DatasetError: the PNG cannot be read.
-    """
-    ids = id_map(read_image(os.path.join(panoptic_root, annotation["file_name"]), "RGB"))
-    return ids, with_areas(annotation["segments_info"], ids)
+    def forget(self) -> None:
+        """Read the next one whatever it is."""
+        self._path, self._ids = None, None
+
+    def ids(self, path: str) -> np.ndarray:
+        """The id map (H, W) of a PNG, not to be written to.
+
+        Raises:
+            DatasetError: it cannot be read.
+        """
+        if path != self._path:
+            self._ids, self._path = id_map(read_image(path, "RGB")), path
+            self._ids.flags.writeable = False
+        return self._ids
 
 
 def with_areas(segments: List[Dict], ids: np.ndarray) -> List[Dict]:

@@ -14,17 +14,19 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..data.class_layout import IGNORE_LABEL
-from ..data.ground_truth import read_ground_truth
+from ..data.ground_truth import check_truth_size, fill_segments, read_ground_truth
+from ..data.run_lengths import encode_labels
 from ..data.training_images import load_dicts
 from ..errors import UsageError
 from .classes import pixel_classes
 from .derived import derived_dataset
 from .outputs import protect
+from .panoptic_truth import PanopticFiles
 
 __all__ = ["SemanticEvaluator", "class_map"]
 
 _NUMPY_TYPES = (torch.float32, torch.float64, torch.uint8)  # that it compares quickly
-_GRID = 8  # pixels from one to the next
+_GRID = 16  # pixels from one to the next
 
 
 class SemanticEvaluator(SemSegEvaluator):
@@ -42,6 +44,7 @@ class SemanticEvaluator(SemSegEvaluator):
         output_dir: Optional[str] = None,
         *,
         official_tool: bool = False,
+        files: Optional[PanopticFiles] = None,
         **options,
     ):
         """
@@ -50,6 +53,7 @@ class SemanticEvaluator(SemSegEvaluator):
                 truth.
             output_dir: gets ``sem_seg_predictions.json``.
             official_tool: let Detectron2's evaluator count.
+            files: the reader of panoptic ground truth, where evaluators share one.
             options: of Detectron2's evaluator.
 
         Raises:
@@ -57,6 +61,7 @@ class SemanticEvaluator(SemSegEvaluator):
             UsageError: a prediction would be written over the data.
         """
         self._official_tool = official_tool
+        self._files = files or PanopticFiles()
         dicts, metadata = load_dicts(dataset_name), MetadataCatalog.get(dataset_name)
         if output_dir:
             protect(output_dir, ["SEMANTIC"], dicts, metadata)
@@ -82,6 +87,11 @@ class SemanticEvaluator(SemSegEvaluator):
             super().__init__(
                 derived, output_dir=output_dir, sem_seg_loading_fn=self._load_labels, **options
             )
+
+    def reset(self) -> None:
+        """Begin anew."""
+        super().reset()
+        self._files.forget()
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
         """
@@ -124,8 +134,14 @@ class SemanticEvaluator(SemSegEvaluator):
             matrix += np.bincount(cells.ravel(), minlength=matrix.size).reshape(matrix.shape)
 
     def encode_json_sem_seg(self, sem_seg: np.ndarray, input_file_name: str) -> List[Dict]:
-        """Detectron2's, with the map laid out once as COCO's masks are, by columns."""
-        return super().encode_json_sem_seg(np.asfortranarray(sem_seg), input_file_name)
+        """Detectron2's, of all classes at once."""
+        if self._official_tool:
+            return super().encode_json_sem_seg(sem_seg, input_file_name)
+        ids, rles = self._contiguous_id_to_dataset_id, encode_labels(sem_seg)
+        return [
+            {"file_name": input_file_name, "category_id": ids[i], "segmentation": rle}
+            for i, rle in rles.items()
+        ]
 
     def evaluate(self) -> Optional[Dict]:
         """
@@ -155,20 +171,27 @@ class SemanticEvaluator(SemSegEvaluator):
         """(H, W) of the prediction's size: position of each pixel's class, or their number."""
         num_classes = len(self._contiguous_ids)
         record = {**self._dicts[file_name], "height": self._size[0], "width": self._size[1]}
-        if self._is_panoptic:  # its label map, if it has one too, may number classes in another way
-            record.pop("sem_seg_file_name", None)
-        truth = read_ground_truth(
+        positions = np.full(self._num_contiguous_ids, num_classes)
+        positions[self._contiguous_ids] = np.arange(num_classes)
+        if self._is_panoptic:
+            return self._fill(file_name, record, positions)
+        labels = read_ground_truth(
             record,
             mask_on=False,
             ignore_label=self._ignored_in_truth,
-            num_classes=None if self._is_panoptic else num_classes,
-        )
-        labels = truth.labels.astype(dtype)
+            num_classes=num_classes,
+        ).labels.astype(dtype)
         ignored = labels == self._ignored_in_truth
         labels[ignored] = 0
-        positions = np.full(self._num_contiguous_ids, num_classes)
-        positions[self._contiguous_ids] = np.arange(num_classes)
         return np.where(ignored, num_classes, positions[labels])
+
+    def _fill(self, png_name: str, record: Dict, positions: np.ndarray) -> np.ndarray:
+        """The same from a panoptic PNG, by the position of each contiguous id."""
+        ids, segments = self._files.ids(png_name), record["segments_info"]
+        check_truth_size(ids, record, f"the panoptic PNG {png_name}")
+        ignored = len(self._contiguous_ids)
+        values = [ignored if s.get("iscrowd", 0) else positions[s["category_id"]] for s in segments]
+        return fill_segments(ids, segments, np.array([ignored, *values]), png_name)
 
 
 def _is_panoptic(dicts: List[Dict], metadata) -> bool:
@@ -188,13 +211,17 @@ def class_map(scores: torch.Tensor) -> np.ndarray:
     if scores.device.type != "cpu" or scores.dtype not in _NUMPY_TYPES:
         return scores.argmax(dim=0).cpu().numpy()
     likely = scores[:, ::_GRID, ::_GRID].argmax(dim=0).unique().tolist()
-    order = [*likely, *(i for i in range(len(scores)) if i not in likely)]
     maps = scores.detach().numpy()
-    best, labels = maps[order[0]].copy(), np.full(maps.shape[1:], order[0], np.int64)
-    for i in order[1:]:
-        wins = maps[i] >= best
+    best, wins = maps[likely[0]].copy(), np.empty(maps.shape[1:], bool)
+    labels = np.full(best.shape, likely[0], np.min_scalar_type(len(maps)))
+    for i in likely[1:]:  # by rising numbers
+        np.greater(maps[i], best, out=wins)
+        np.maximum(best, maps[i], out=best)
+        np.copyto(labels, i, where=wins)
+    for i in set(range(len(maps))).difference(likely):
+        np.greater_equal(maps[i], best, out=wins)
         if wins.any():
             wins &= (maps[i] > best) | (labels > i)
-            np.copyto(best, maps[i], where=wins)
+            np.maximum(best, maps[i], out=best)
             np.copyto(labels, i, where=wins)
-    return labels
+    return labels.astype(np.int64)
