@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from ..errors import UsageError
 from .loss_curve import COLORS, TOTAL, read_records, set_scale
 
-__all__ = ["curves_of_run", "draw_runs"]
+__all__ = ["Curve", "curves_of_run", "draw_runs", "is_loss", "panels_of"]
 
 # Curve: iterations (P,), values (P,)
 Curve = Tuple[np.ndarray, np.ndarray]
@@ -101,7 +101,7 @@ def _titles(sources: Sequence[str]) -> List[str]:
 
 
 def _draw(runs: List[Dict[str, Curve]], titles: List[str]) -> Figure:
-    panels = _panels(runs)
+    panels = panels_of(runs)
     rows = math.ceil(len(panels) / COLUMNS)
     columns = min(COLUMNS, len(panels))
     size = (PANEL_SIZE[0] * columns, PANEL_SIZE[1] * rows + 0.5)
@@ -120,7 +120,7 @@ def _draw(runs: List[Dict[str, Curve]], titles: List[str]) -> Figure:
     return figure
 
 
-def _panels(runs: List[Dict[str, Curve]]) -> Dict[str, str]:
+def panels_of(runs: Sequence[Dict[str, Curve]]) -> Dict[str, str]:
     """{curve: title of its panel}: losses, results, rates; validation losses have no own panel."""
     names = {
         name[len(_VALIDATION) :] if name.startswith(_VALIDATION) else name
@@ -134,6 +134,11 @@ def _panels(runs: List[Dict[str, Curve]]) -> Dict[str, str]:
     panels.update((kind, f"{kind} loss") for kind in kinds)
     panels.update((name, name.replace("/", " ")) for name in results)
     return {**panels, **{name: title for name, title in _RATES.items() if name in names}}
+
+
+def is_loss(name: str) -> bool:
+    """Is a curve one of losses, not of results or rates?"""
+    return name not in _RATES and not _RESULTS.fullmatch(name)
 
 
 def _draw_panel(axes, runs: List[Dict[str, Curve]], name: str, title: str) -> None:
@@ -153,8 +158,8 @@ def _draw_panel(axes, runs: List[Dict[str, Curve]], name: str, title: str) -> No
     axes.tick_params(labelsize=8)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
-    if name in _RATES or _RESULTS.fullmatch(name):
+    if is_loss(name):
+        set_scale(axes, np.concatenate(drawn))
+    else:
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="0.9")
-    else:
-        set_scale(axes, np.concatenate(drawn))
