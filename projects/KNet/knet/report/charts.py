@@ -71,9 +71,9 @@ def line_chart(title: str, lines: Sequence[Line], from_zero: bool) -> Html:
     across = _Axis(0.0, last, LEFT, WIDTH - RIGHT)
     up = _Axis(low, high, HEIGHT - BOTTOM, TOP, log)
     parts = _grid(ticks, up)
-    for tick in _ticks(0.0, last)[:-1] if last else ():
-        parts.append(_label(across(tick), HEIGHT - 8, _number(tick), "middle"))
-    parts.append(_label(WIDTH - RIGHT, HEIGHT - 8, _number(last), "end"))
+    for tick in _ticks(0.0, last):
+        if tick <= last:
+            parts.append(_label(across(tick), HEIGHT - 8, _number(tick), "middle"))
     for line in lines:
         points = [(across(x), up(y)) for x, y in zip(line.x, line.y) if math.isfinite(y)]
         dash = ' stroke-dasharray="4 3"' if line.dashed else ""

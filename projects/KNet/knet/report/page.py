@@ -1,10 +1,11 @@
 """The page: what runs have in common, then a part for each, of which one is shown at a time."""
 
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence, Tuple
 
 from ..visualization.html_page import Html, document, table, text
-from ..visualization.run_curves import Curve, is_loss, panels_of
+from ..visualization.loss_curve import TOTAL
+from ..visualization.run_curves import RATES, VALIDATION, Curve, is_result, panels_of
 from . import sections
 from .analysis import Analysis
 from .charts import Line, line_chart
@@ -14,7 +15,7 @@ __all__ = ["report_page"]
 
 _HERE = Path(__file__).parent
 _DIALOG = (
-    '<dialog aria-label="enlarged picture"><img alt=""><p></p><form method="dialog">'
+    '<dialog aria-label="enlarged picture"><div><img alt=""></div><p></p><form method="dialog">'
     '<button type="button" class="previous">← previous</button>'
     '<button type="button" class="next">next →</button>'
     '<button class="close">close</button></form></dialog>'
@@ -43,7 +44,8 @@ def report_page(
         body.append(_comparison(analyses, curves))
         body.append(_tabs(titles))
     for i, analysis in enumerate(analyses):
-        body.append(_part(i, analysis, curves[i], num_images, side))
+        own_curves = curves[i] if len(analyses) == 1 else {}  # of several they are compared above
+        body.append(_part(i, analysis, own_curves, num_images, side))
     body.append(f"{_FOOTER}{_DIALOG}")
     return document(
         f"Report: {', '.join(titles)}",
@@ -83,16 +85,16 @@ def _comparison(analyses: Sequence[Analysis], curves: Sequence[Curves]) -> str:
 
 def _figures_table(analyses: Sequence[Analysis]) -> Html:
     """A row a run: the figures of all kinds, and the numbers of failures."""
-    names: List[tuple] = []
+    names: Dict[Tuple[str, str], None] = {}  # in order
     for analysis in analyses:
         for kind in analysis.figures:
-            _, main = sections.MAIN[kind]
-            names += [(kind, name) for name in (main, *sections.DETAILS[kind])]
-    names = [
-        (kind, name)
-        for kind, name in dict.fromkeys(names)
+            details = sections.DETAILS[kind] if kind == analysis.run.kind else ()
+            names.update({(kind, name): None for name in (sections.MAIN[kind][1], *details)})
+    names = {
+        (kind, name): None
+        for kind, name in names
         if any(name in a.figures[kind].overall for a in analyses if kind in a.figures)
-    ]
+    }
     rows = []
     for analysis in analyses:
         row = [analysis.run.title]
@@ -147,7 +149,7 @@ def _part(i: int, analysis: Analysis, curves: Curves, num_images: int, side: int
     parts = {
         "Overview": sections.overview(analysis),
         "Classes": sections.classes(analysis),
-        "Curves": _charts([curves], [analysis.run.title], first=i),
+        "Curves": _charts([curves], [analysis.run.title]),
         "Images": sections.images(*pictures, analysis.run.kind),
         "Failures": sections.failures(analysis, examples),
         "Confusion": sections.confusion(analysis),
@@ -169,20 +171,31 @@ def _part(i: int, analysis: Analysis, curves: Curves, num_images: int, side: int
     )
 
 
-def _charts(curves: Sequence[Curves], titles: Sequence[str], first: int = 0) -> str:
-    """A chart a curve, all runs in it; "" where no run has any."""
-    charts = []
-    for name, title in panels_of(curves).items():
-        lines = []
-        for i, (run, run_title) in enumerate(zip(curves, titles)):
-            for key, dashed in ((name, False), (f"val_{name}", True)):
-                if key in run:
-                    x, y = run[key]
-                    label = "validation" if dashed else "training" if f"val_{name}" in run else ""
-                    label = f"{run_title} {label}".strip() if len(curves) > 1 else label or "last"
-                    lines.append(Line(label, i + first, dashed, x + 1, y))
-        charts.append(line_chart(title, lines, from_zero=not is_loss(name)))
-    if not charts:
+def _charts(curves: Sequence[Curves], titles: Sequence[str]) -> str:
+    """A chart a curve, all runs in it, results first; "" where no run has any."""
+    panels = panels_of(curves)
+    first = [name for name in panels if is_result(name) or name == TOTAL]
+    first.sort(key=is_result, reverse=True)
+    parts = []
+    for names in (first, [name for name in panels if name not in first]):
+        charts = "".join(_chart(name, panels[name], curves, titles) for name in names)
+        parts.append(f'<div class="charts">{charts}</div>' if charts else "")
+    if not any(parts):
         return ""
     note = "Over the iterations. Losses are summed over the stages; dashed: on validation images."
-    return f'<p>{note}</p><div class="charts">{"".join(charts)}</div>'
+    more = f"<details><summary>losses of each kind, rates</summary>{parts[1]}</details>"
+    return f"<p>{note}</p>{parts[0]}{more if parts[1] else ''}"
+
+
+def _chart(name: str, title: str, curves: Sequence[Curves], titles: Sequence[str]) -> str:
+    lines = []
+    for i, (run, run_title) in enumerate(zip(curves, titles)):
+        has_validation = VALIDATION + name in run
+        for key, dashed in ((name, False), (VALIDATION + name, True)):
+            if key in run:
+                x, y = run[key]
+                label = "validation" if dashed else "training" if has_validation else ""
+                if len(curves) > 1:
+                    label = f"{run_title} {label}".strip()
+                lines.append(Line(label or "last", i, dashed, x + 1, y))
+    return line_chart(title, lines, from_zero=is_result(name) or name in RATES)

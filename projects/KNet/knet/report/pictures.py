@@ -18,11 +18,12 @@ from ..visualization.segmentation_panel import draw_segmentation
 from .analysis import Analysis, ImageQuality, ShownFailure
 from .segment_pairs import SegmentPairs
 
-__all__ = ["ERRORS", "Example", "Panels", "draw_examples", "draw_images", "error_map"]
+__all__ = ["ERRORS", "Example", "Panel", "Panels", "draw_examples", "draw_images", "error_map"]
 
 JPEG_QUALITY = 84
 MASK_OPACITY = 0.65
-MIN_LONG_SIDE = 480  # of a panel; smaller images are enlarged, or their labels would cover them
+LEAST_NAMED = 0.002  # of the image that a segment must have for its name to be written
+MIN_LONG_SIDE = 480  # of a panel; smaller images are enlarged
 EXAMPLE_HEIGHT, MAX_EXAMPLE_WIDTH = 200, 300  # of each of an example's two halves
 CONTEXT, LEAST_CONTEXT = 0.35, 16  # around an example: of its side, and in pixels
 GAP = 6
@@ -39,18 +40,33 @@ ERRORS: Dict[str, Tuple[Tuple[int, int, int], str]] = {
 _EXAMPLE_COLORS = ((1.0, 0.70, 0.0), (0.24, 0.86, 0.85), (1.0, 0.49, 0.71), (0.75, 0.6, 1.0))
 
 
+class Panel(NamedTuple):
+    """One picture of an image.
+
+    Attributes:
+        caption: what it shows.
+        picture: data URI.
+        names: what to write where: x and y (0..1 of the picture), and the text; large segments
+            first.
+    """
+
+    caption: str
+    picture: str
+    names: List[Tuple[float, float, str]]
+
+
 class Panels(NamedTuple):
     """One image of the gallery.
 
     Attributes:
         name: of its file.
         quality: 0..1.
-        panels: (caption, data URI) of image, truth, prediction, errors.
+        panels: image, truth, prediction, errors.
     """
 
     name: str
     quality: float
-    panels: List[Tuple[str, str]]
+    panels: List[Panel]
 
 
 class Example(NamedTuple):
@@ -84,14 +100,33 @@ def _draw_image(analysis: Analysis, results, image: ImageQuality, side: int) -> 
     else:
         of_truth = object_colors(pairs.truth, metadata)
         colors = of_truth, colors_of_found(pairs.truth, of_truth, pairs.prediction, metadata)
-    drawn = [
-        draw_segmentation(grey, each.resized(size), metadata, own, opacity=MASK_OPACITY)
-        for each, own in zip((pairs.truth, pairs.prediction), colors)
-    ]
-    panels = [pixels, *drawn, _draw_errors(grey, errors)]
-    captions = ("image", "truth", "prediction", "errors")
+    panels = [Panel("image", _uri(pixels), [])]
+    for caption, segmentation, own in zip(
+        ("truth", "prediction"), (pairs.truth, pairs.prediction), colors
+    ):
+        drawn = draw_segmentation(
+            grey, segmentation.resized(size), metadata, own, opacity=MASK_OPACITY, labels=False
+        )
+        panels.append(Panel(caption, _uri(drawn), _names(analysis, segmentation)))
+    panels.append(Panel("errors", _uri(_draw_errors(grey, errors)), []))
     name = os.path.basename(run.dicts[image.index]["file_name"])
-    return Panels(name, image.quality, [(c, _uri(p)) for c, p in zip(captions, panels)])
+    return Panels(name, image.quality, panels)
+
+
+def _names(analysis: Analysis, segmentation: Segmentation) -> List[Tuple[float, float, str]]:
+    """The names of segments that are large enough, each where its mask is widest."""
+    height, width = segmentation.size
+    areas, names = segmentation.areas(), []
+    for i in np.argsort(-areas, kind="stable"):
+        if areas[i] < LEAST_NAMED * height * width:
+            break
+        padded = np.pad(segmentation.masks[i], 1).astype(np.uint8)
+        depth = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        top, left = segmentation.boxes[i, :2]
+        place = round((left + x - 0.5) / width, 3), round((top + y - 0.5) / height, 3)
+        names.append((*map(float, place), _name(analysis, segmentation.segments[i])))
+    return names
 
 
 def error_map(pairs: SegmentPairs, kind: str) -> np.ndarray:
@@ -202,11 +237,7 @@ def _words(analysis: Analysis, pairs: SegmentPairs, shown: ShownFailure) -> str:
     """What is true and what is predicted, in words."""
     _, true_rows, predicted_rows = shown.failure
     true = [_name(analysis, pairs.truth.segments[i]) for i in true_rows[:3]]
-    predicted = []
-    for j in predicted_rows[:3]:
-        segment = pairs.prediction.segments[j]
-        score = f" {segment['score']:.2f}" if "score" in segment else ""
-        predicted.append(_name(analysis, segment) + score)
+    predicted = [_name(analysis, pairs.prediction.segments[j]) for j in predicted_rows[:3]]
     words = f"truth {' + '.join(true) or 'nothing'}, predicted {' + '.join(predicted) or 'nothing'}"
     if true_rows and predicted_rows:
         words += f", IoU {pairs.iou[true_rows[0], predicted_rows[0]]:.2f}"
@@ -214,7 +245,11 @@ def _words(analysis: Analysis, pairs: SegmentPairs, shown: ShownFailure) -> str:
 
 
 def _name(analysis: Analysis, segment: Dict) -> str:
-    return analysis.name_of[segment["category_id"]]
+    """Of its class, with the score if it has one."""
+    name = analysis.name_of[segment["category_id"]]
+    if segment.get("iscrowd", 0):
+        return f"{name} (crowd)"
+    return f"{name} {segment['score']:.2f}" if "score" in segment else name
 
 
 def _chosen(segmentation: Segmentation, rows: Sequence[int]) -> Segmentation:

@@ -53,15 +53,38 @@ const dialog = document.querySelector("dialog");
 const pictures = [...document.querySelectorAll("button.picture")];
 let at = 0;
 
+const large = dialog.querySelector("img");
+
+// As large as the window allows, with the names of segments that do not cover another name
+const fit = (names) => {
+  const frame = large.parentNode;
+  const ratio = large.naturalWidth / large.naturalHeight;
+  frame.style.width = `${Math.min(dialog.clientWidth, 0.76 * window.innerHeight * ratio)}px`;
+  for (const old of frame.querySelectorAll("span")) old.remove();
+  const taken = [];
+  for (const [x, y, name] of names) {
+    const label = document.createElement("span");
+    label.textContent = name;
+    label.style.left = `${100 * x}%`;
+    label.style.top = `${100 * y}%`;
+    frame.append(label);
+    const box = label.getBoundingClientRect();
+    const covers = (other) => box.left < other.right && other.left < box.right &&
+      box.top < other.bottom && other.top < box.bottom;
+    if (taken.some(covers)) label.remove();
+    else taken.push(box);
+  }
+};
+
 const visible = () => pictures.filter((each) => each.offsetParent !== null);
 const enlarge = (button) => {
   at = visible().indexOf(button);
   const small = button.querySelector("img");
-  const large = dialog.querySelector("img");
   large.src = small.src;
   large.alt = small.alt;
   dialog.querySelector("p").textContent = small.alt;
   if (!dialog.open) dialog.showModal();
+  large.decode().then(() => fit(JSON.parse(button.dataset.names || "[]")));
 };
 const step = (by) => {
   const all = visible();

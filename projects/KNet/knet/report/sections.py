@@ -1,5 +1,6 @@
 """The sections of a report about one run, each as HTML."""
 
+import json
 import math
 import os
 from typing import Dict, List, Sequence, Tuple
@@ -111,13 +112,12 @@ def _what(analysis: Analysis) -> str:
 
 def _facts(analysis: Analysis) -> str:
     run, cfg = analysis.run, analysis.run.cfg
-    backbone = cfg.MODEL.BACKBONE.NAME
+    backbone = cfg.MODEL.BACKBONE.NAME.removeprefix("build_").removesuffix("_backbone")
     facts = {
         "data set": f"{run.dataset}, {len(run.dicts)} images, {len(analysis.class_names)} classes",
-        "model": f"{cfg.MODEL.META_ARCHITECTURE}, {backbone}",
+        "model": f"{cfg.MODEL.META_ARCHITECTURE} on {backbone}",
         "training": f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images, "
-        f"{cfg.SOLVER.OPTIMIZER if 'OPTIMIZER' in cfg.SOLVER else 'SGD'}, learning rate "
-        f"{cfg.SOLVER.BASE_LR:g}",
+        f"{cfg.SOLVER.OPTIMIZER}, learning rate {cfg.SOLVER.BASE_LR:g}",
         "predictions": os.path.join(os.path.basename(os.path.abspath(run.folder)), "inference"),
     }
     if run.kind == "instance":
@@ -186,7 +186,7 @@ def images(worst: Sequence[Panels], best: Sequence[Panels], kind: str) -> Html:
     )
     parts = [
         f"<p>By the {quality}. Where the truth has no class, and on crowd, the error map is grey. "
-        "A click enlarges; the arrow keys go on.</p>",
+        "A click enlarges and names the segments; the arrow keys go on.</p>",
         f'<ul class="legend">{legend}</ul>',
     ]
     for title, panels in (("Worst", worst), ("Best", best)):
@@ -197,10 +197,11 @@ def images(worst: Sequence[Panels], best: Sequence[Panels], kind: str) -> Html:
 
 def _row(image: Panels) -> str:
     buttons = "".join(
-        f'<button type="button" class="picture" title="enlarge">'
-        f'<img loading="lazy" alt="{text(image.name)}: {text(caption)}" src="{uri}">'
-        f"<span>{text(caption)}</span></button>"
-        for caption, uri in image.panels
+        f'<button type="button" class="picture" title="enlarge" '
+        f'data-names="{text(json.dumps(panel.names, ensure_ascii=False))}">'
+        f'<img loading="lazy" alt="{text(image.name)}: {text(panel.caption)}" '
+        f'src="{panel.picture}"><span>{text(panel.caption)}</span></button>'
+        for panel in image.panels
     )
     return (
         f"<figure><figcaption><b>{100 * image.quality:.1f}</b> {text(image.name)}</figcaption>"
