@@ -101,7 +101,7 @@ def reliability_chart(bins: Sequence[Bin]) -> Html:
             "</rect>"
             f'<circle class="dot" cx="{across(each.score):.1f}" cy="{up(each.right):.1f}" r="3"/>'
         )
-        parts.append(_label(LEFT + (i + 0.5) * width, TOP - 1, _short(each.count), "middle"))
+        parts.append(_label(LEFT + (i + 0.5) * width, TOP - 7, _short(each.count), "middle"))
     parts.append(
         f'<line class="ideal" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>'
     )
@@ -127,7 +127,7 @@ def size_chart(bins: Sequence[SizeBin]) -> Html:
         )
         if each.iou:
             parts.append(f'<circle class="dot" cx="{middle:.1f}" cy="{up(each.iou):.1f}" r="3"/>')
-        parts.append(_label(middle, TOP - 1, _short(each.count), "middle"))
+        parts.append(_label(middle, TOP - 7, _short(each.count), "middle"))
         label = f"{each.low}+" if each.high > 10**5 else f"{each.low}-{each.high}"
         parts.append(_label(middle, HEIGHT - 8, label, "middle"))
     return _figure(
@@ -143,7 +143,7 @@ def size_chart(bins: Sequence[SizeBin]) -> Html:
 def _figure(title: str, parts: Sequence[str], note: str) -> Html:
     return Html(
         f'<figure class="chart"><figcaption>{text(title)}</figcaption>'
-        f'<svg viewBox="0 -8 {WIDTH:g} {HEIGHT + 8:g}" role="img" aria-label="{text(title)}">'
+        f'<svg viewBox="0 -12 {WIDTH:g} {HEIGHT + 12:g}" role="img" aria-label="{text(title)}">'
         + "".join(parts)
         + f'</svg><p class="soft">{text(note)}</p></figure>'
     )

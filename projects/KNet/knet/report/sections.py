@@ -285,7 +285,7 @@ def _matrix(analysis: Analysis, counted: Confusion, unit: str) -> str:
         f'<div class="beside"><div><div class="scroll"><table class="matrix {unit}"><thead><tr>'
         f"<th></th>{header}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
         f"{note if left_out else ''}</div><div>"
-        + table(("true", "predicted as", unit, "% of the true"), mistakes, classes="sortable")
+        + table(("true", "predicted as", unit, "% of the row"), mistakes, classes="sortable")
         + "</div></div>"
     )
 
