@@ -1,14 +1,16 @@
 """The page of a report: the program that makes it, and the page in a real browser."""
 
+import json
 import re
 
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from knet.engine import KNetTrainer
 from knet.engine.model_file import save_model
 from tests.browser import PHONE
+from tests.evaluation.conftest import label_truth
 from tests.report.scenes import make_run
 from tests.tools.test_outputs_of_programs import program
 
@@ -162,7 +164,17 @@ def test_weights_are_evaluated_first(tiny_config, shapes, tmp_path, report):
     assert str(page) in out and "tiny_shapes_panoptic_val, 3 images" in page.read_text()
     # what it left is a run
     status, out, err = report(tmp_path / "page_evaluation", "--kind", "semantic", "--images", 0)
-    assert status == 0 and (tmp_path / "page_evaluation" / "report.html").is_file(), err
+    assert status == 0, err
+    # pixels have scores now: of each labelled one of the images
+    page = (tmp_path / "page_evaluation" / "report.html").read_text()
+    (inference,) = (tmp_path / "page_evaluation" / "inference").iterdir()
+    bins = json.loads((inference / "pixel_calibration.json").read_text())
+    num_ids = len(MetadataCatalog.get(shapes.val).stuff_classes)
+    true = [label_truth(record, num_ids) for record in DatasetCatalog.get(shapes.val)]
+    assert sum(count for count, *_ in bins) == sum((x < num_ids).sum() for x in true)
+    right = sum(right for *_, right in bins) / sum(count for count, *_ in bins)
+    accuracy = float(re.search(r"<dt>pACC</dt><dd><span data-value=\"([\d.]+)", page)[1])
+    assert 100 * right == pytest.approx(accuracy, abs=1e-3) and "class='ece'" in page
 
 
 def test_what_a_user_is_told(shapes, tmp_path, report):

@@ -15,6 +15,7 @@ from ..visualization.results import Results
 from ..visualization.segmentation import Segmentation
 from .failures import KINDS, Failure, find_failures
 from .figures import Figures, Measurement
+from .pixel_scores import read_pixel_scores
 from .run import Run
 from .segment_pairs import SegmentPairs, pair_segments
 from .tallies import Calibration, Confusion, Sizes, segment_classes
@@ -129,6 +130,8 @@ def analyse(run: Run, score_threshold: Optional[float] = None) -> Analysis:
             if kind == run.kind:
                 _add_image(analysis, i, results.truth(d), prediction, index)
         analysis.figures[kind] = measurement.figures()
+        if kind == run.kind == "semantic":
+            analysis.calibration = read_pixel_scores(run.inference)
         logger.info("Looked at the %s results of %d images", kind, len(run.dicts))
     return analysis
 

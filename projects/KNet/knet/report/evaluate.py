@@ -4,13 +4,20 @@ import logging
 import os
 from pathlib import Path
 
+from detectron2.evaluation import DatasetEvaluators
+
 from ..data.datasets.custom import register_custom_datasets
+from ..data.training_images import load_dicts
 from ..engine import KNetTrainer
 from ..engine.checks import check_datasets
 from ..engine.main import load_config
 from ..errors import UsageError
+from ..evaluation import build_evaluator, inference_folder
+from ..evaluation.build import MODEL_RESULTS
 from ..files import replacing
 from ..model_zoo import load_model
+from ..visualization.results import SemanticResults
+from .pixel_scores import PixelScores
 
 __all__ = ["evaluate_weights"]
 
@@ -52,5 +59,9 @@ def evaluate_weights(weights: str, dataset: str, folder: str, config_file: str =
             f"{path} cannot be written ({error.strerror}): choose another --output"
         ) from error
     logger.info("Evaluating %s on '%s' ...", weights, dataset)
-    KNetTrainer.test(cfg, model)
+    evaluators = [build_evaluator(cfg, dataset)]
+    if any(key in d for d in load_dicts(dataset) for key in SemanticResults.TRUTH_KEYS):
+        logits = cfg.MODEL.META_ARCHITECTURE in MODEL_RESULTS
+        evaluators.append(PixelScores(dataset, inference_folder(folder, dataset), logits=logits))
+    KNetTrainer.test(cfg, model, [DatasetEvaluators(evaluators)])
     return str(path)

@@ -4,7 +4,7 @@ Shape shorthand: C classes, B bins, T true segments, P predicted ones.
 """
 
 import itertools
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -83,8 +83,17 @@ class Bin(NamedTuple):
 class Calibration:
     """Do scores say how often predictions are right? Of equally wide bins of the score."""
 
-    def __init__(self):
-        self._sums = np.zeros((CALIBRATION_BINS, 3))  # count, scores, right ones
+    def __init__(self, plain: Optional[List[List[float]]] = None):
+        """
+        Args:
+            plain: of :meth:`to_plain`; None: nothing is counted yet.
+        """
+        shape = (CALIBRATION_BINS, 3)  # count, sum of scores, right ones
+        self._sums = np.zeros(shape) if plain is None else np.reshape(plain, shape).astype(float)
+
+    def to_plain(self) -> List[List[float]]:
+        """As lists, for a json."""
+        return self._sums.tolist()
 
     def add(self, scores: np.ndarray, right: np.ndarray) -> None:
         """
