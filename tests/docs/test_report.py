@@ -12,7 +12,7 @@ PAGE = (REPO / "docs" / "report.md").read_text()
 
 def test_commands_are_understood():
     commands = re.findall(
-        r"^    python projects/KNet/tools/report\.py (.+(?:\\\n.+)?)$", PAGE, re.M
+        r"^    python projects/KNet/tools/report\.py ((?:.*\\\n)*.+)$", PAGE, re.M
     )
     assert len(commands) == 3
     tool = program("report")
