@@ -18,7 +18,7 @@ from .figures import Figures, Measurement
 from .pixel_scores import read_pixel_scores
 from .run import Run
 from .segment_pairs import SegmentPairs, pair_segments
-from .tallies import Calibration, Confusion, Sizes, segment_classes
+from .tallies import LEAST_SCORE, Calibration, Confusion, Sizes, segment_classes
 
 __all__ = ["Analysis", "ImageQuality", "ShownFailure", "analyse"]
 
@@ -123,7 +123,8 @@ def analyse(run: Run, score_threshold: Optional[float] = None) -> Analysis:
     )
     for kind in run.kinds:
         results, measurement = run.results(kind), Measurement(kind, run)
-        for i, dataset_dict in enumerate(run.dicts):
+        dicts = run.dicts_of(kind)
+        for i, dataset_dict in enumerate(dicts):
             d = run.with_size(dataset_dict)
             prediction = results.prediction(d)
             measurement.add(d, prediction)
@@ -132,7 +133,7 @@ def analyse(run: Run, score_threshold: Optional[float] = None) -> Analysis:
         analysis.figures[kind] = measurement.figures()
         if kind == run.kind == "semantic":
             analysis.calibration = read_pixel_scores(run.inference)
-        logger.info("Looked at the %s results of %d images", kind, len(run.dicts))
+        logger.info("Looked at the %s results of %d images", kind, len(dicts))
     return analysis
 
 
@@ -146,6 +147,10 @@ def _add_image(
     analysis: Analysis, i: int, truth: Segmentation, prediction: Segmentation, index: np.ndarray
 ) -> None:
     kind, nothing = analysis.run.kind, len(analysis.class_names)
+    if kind == "instance":  # hundreds that nothing below counts; they would match after the others
+        least = min(LEAST_SCORE, analysis.score_threshold)
+        scores = [s["score"] for s in prediction.segments]
+        prediction = prediction.take([j for j, score in enumerate(scores) if score >= least])
     pairs = pair_segments(truth, prediction, kind)
     analysis.calibration.add_segments(pairs)
     if kind == "instance":

@@ -154,13 +154,7 @@ def error_map(pairs: SegmentPairs, kind: str) -> np.ndarray:
 def _class_maps(pairs: SegmentPairs) -> Tuple[np.ndarray, np.ndarray]:
     """(H, W) contiguous class of each pixel, -1 for none; the best scored are on top."""
     true = pairs.truth.paint((s["category_id"] for s in pairs.truth.segments), -1)
-    order = range(len(pairs.prediction.masks))[::-1]
-    on_top = Segmentation(
-        [pairs.prediction.masks[j] for j in order],
-        pairs.prediction.boxes[::-1],
-        [pairs.prediction.segments[j] for j in order],
-        pairs.prediction.size,
-    )
+    on_top = pairs.prediction.take(range(len(pairs.prediction.masks))[::-1])
     return true, on_top.paint((s["category_id"] for s in on_top.segments), -1)
 
 
@@ -209,7 +203,7 @@ def draw_examples(analysis: Analysis, limit: int) -> Dict[str, List[Example]]:
 def _draw_example(analysis: Analysis, pairs: SegmentPairs, shown: ShownFailure) -> Example:
     record = analysis.run.dicts[shown.index]
     _, true_rows, predicted_rows = shown.failure
-    parts = (_chosen(pairs.truth, true_rows), _chosen(pairs.prediction, predicted_rows))
+    parts = (pairs.truth.take(true_rows), pairs.prediction.take(predicted_rows))
     top, left, bottom, right = _area_around(*parts)
     grey = _grey(analysis.run.image(record))[top:bottom, left:right]
     height, width = bottom - top, right - left
@@ -250,15 +244,6 @@ def _name(analysis: Analysis, segment: Dict) -> str:
     if segment.get("iscrowd", 0):
         return f"{name} (crowd)"
     return f"{name} {segment['score']:.2f}" if "score" in segment else name
-
-
-def _chosen(segmentation: Segmentation, rows: Sequence[int]) -> Segmentation:
-    return Segmentation(
-        [segmentation.masks[i] for i in rows],
-        segmentation.boxes[list(rows)],
-        [segmentation.segments[i] for i in rows],
-        segmentation.size,
-    )
 
 
 def _area_around(*parts: Segmentation) -> Tuple[int, int, int, int]:

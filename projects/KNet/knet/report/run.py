@@ -47,7 +47,11 @@ class Run:
     @cached_property
     def dicts(self) -> List[Dict]:
         """The data set's images that have a truth of the kind."""
-        return [d for d in load_dicts(self.dataset) if _has_truth(d, self.kind)]
+        return self.dicts_of(self.kind)
+
+    def dicts_of(self, kind: str) -> List[Dict]:
+        """Those that have a truth of a kind of results."""
+        return [d for d in load_dicts(self.dataset) if _has_truth(d, kind)]
 
     @property
     def metadata(self):
@@ -74,9 +78,10 @@ class Run:
             UsageError: the predictions are of other images.
         """
         results = RESULTS[kind](self.inference, self.metadata)
-        lacking = [d for d in load_dicts(self.dataset) if _has_truth(d, kind) and d not in results]
+        dicts = self.dicts_of(kind)
+        lacking = [d for d in dicts if d not in results]
         # of an image where no object was found there is no line
-        if lacking and (kind == "panoptic" or len(lacking) == len(self.dicts)):
+        if lacking and (kind == "panoptic" or len(lacking) == len(dicts)):
             raise UsageError(
                 f"{results.path} has nothing of {len(lacking)} images of '{self.dataset}' (as "
                 f"{lacking[0]['file_name']}): evaluate the model on this data set again"

@@ -149,7 +149,8 @@ def classes(analysis: Analysis) -> Html:
                 counts["wrong"],
             ]
         )
-    rows.sort(key=lambda row: -figures.get(row[0], {}).get(names[0], math.nan))
+    best = {name: figures.get(name, {}).get(names[0], math.nan) for name in analysis.class_names}
+    rows.sort(key=lambda row: (math.isnan(best[row[0]]), -best[row[0]]))
     return Html(
         f"<p>{text(_CLASS_NOTES[kind])} A click on a column's head sorts.</p>"
         + table(headers, rows, classes="sortable classes")

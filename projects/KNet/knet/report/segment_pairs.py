@@ -73,15 +73,9 @@ class SegmentPairs:
         kept = np.flatnonzero(scores >= score_threshold)
         number = np.full(len(scores) + 1, NOT_FOUND)  # the last is that of NOT_FOUND
         number[kept] = np.arange(len(kept))
-        prediction = Segmentation(
-            [self.prediction.masks[i] for i in kept],
-            self.prediction.boxes[kept],
-            [self.prediction.segments[i] for i in kept],
-            self.prediction.size,
-        )
         return replace(
             self,
-            prediction=prediction,
+            prediction=self.prediction.take(kept),
             iou=self.iou[:, kept],
             covered=self.covered[:, kept],
             inside=self.inside[:, kept],

@@ -4,7 +4,7 @@ Shape shorthand: S segments of one image, H x W its size in pixels, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -59,6 +59,12 @@ class Segmentation:
     def areas(self) -> np.ndarray:
         """(S,) pixels of each segment."""
         return np.array([mask.sum() for mask in self.masks], dtype=int)
+
+    def take(self, rows: Sequence[int]) -> "Segmentation":
+        """Some of the segments, in this order."""
+        rows = np.asarray(rows, dtype=int)
+        masks, segments = ([each[i] for i in rows] for each in (self.masks, self.segments))
+        return Segmentation(masks, self.boxes[rows], segments, self.size)
 
     def resized(self, size: Tuple[int, int]) -> "Segmentation":
         """The same at another (height, width), by the nearest pixel."""
