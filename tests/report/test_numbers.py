@@ -7,14 +7,18 @@ from collections import Counter
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
-from knet.evaluation import inference_folder
+from knet.engine.main import load_config
+from knet.evaluation import InstanceEvaluator, inference_folder
 from knet.report.analysis import analyse
 from knet.report.pictures import ERRORS, error_map
 from knet.report.run import open_run
 from knet.report.segment_pairs import pair_segments
 from knet.report.tallies import Calibration, Confusion, Sizes, segment_classes
-from tests.evaluation.conftest import label_truth
+from tests.conftest import DEMO_CONFIG
+from tests.data.datasets.folders import InstanceFolder, box
+from tests.evaluation.conftest import evaluate, label_truth, make_instances
 from tests.report.scenes import CUP, PLATE, WALL, make_run, part, scene
 
 
@@ -148,3 +152,31 @@ def test_error_map_by_hand():
     more = scene(part(CUP, 30, 0, 40, 8), wall=False)
     instance = error_map(pair_segments(truth, more, "instance"), "instance")
     assert names[instance[35, 5]] == "extra" and names[instance[5, 5]] == "missing"
+
+
+def test_a_single_class_has_the_figures_of_all(tmp_path):
+    folder = InstanceFolder(tmp_path)
+    folder.content["categories"] = [{"id": folder.CUP, "name": "cup"}]
+    folder.add(
+        [{"category_id": folder.CUP, "bbox": [5, 10, 15, 10], "segmentation": box(10, 5, 10, 15)}]
+    )
+    folder.add()  # without any object
+    folder.write()
+    register_coco_instances("cups", {}, str(folder.json_file), str(folder.images))
+    mask = np.zeros((40, 64), bool)
+    mask[10:20, 5:18] = True
+    outputs = [
+        make_instances([mask], [0], [0.9], mask.shape),
+        make_instances([], [], [], mask.shape),
+    ]
+    inference = inference_folder(str(tmp_path), "cups")
+    records = DatasetCatalog.get("cups")
+    results = evaluate(InstanceEvaluator("cups", inference), records, outputs)
+    cfg = load_config(DEMO_CONFIG, ["DATASETS.TEST", ("cups",)])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    analysis = analyse(open_run(str(tmp_path)))
+    ((name, figures),) = analysis.figures["instance"].classes.items()
+    assert name == "cup" and figures["AP"] == results["segm"]["AP"] > 70
+    assert analysis.totals == Counter(objects=1, found=1)
+    # of the second image nothing can be said
+    assert analysis.images == [(0, pytest.approx(130 / 150))]

@@ -24,7 +24,7 @@ __all__ = ["Analysis", "ImageQuality", "ShownFailure", "analyse"]
 
 logger = logging.getLogger(__name__)
 
-EXAMPLES = 6  # of a kind of failure
+EXAMPLES = 4  # of a kind of failure
 EXAMPLES_OF_IMAGE = 2  # of these from one image
 
 

@@ -18,6 +18,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 
 from ..evaluation import InstanceEvaluator, PanopticEvaluator, SemanticEvaluator
+from ..evaluation.classes import thing_classes
 from ..modeling.inference import masks_to_boxes
 from ..visualization.segmentation import Segmentation
 
@@ -87,6 +88,9 @@ class Measurement:
                 for name, row in per_class.items()
             }
             figures = Figures(figures.overall, classes)
+        if self._kind == "instance" and not figures.classes:  # not told of a single class
+            names = [each.name for each in thing_classes(self._run.metadata)]
+            figures = Figures(figures.overall, {name: {**figures.overall} for name in names})
         self._folder.cleanup()
         return figures
 

@@ -70,10 +70,17 @@ class Panels(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One example of a failure: its picture as a data URI, truth beside prediction, and words."""
+    """One example of a failure.
 
+    Attributes:
+        name: of the image's file.
+        picture: data URI, truth beside prediction.
+        words: what was true and what predicted.
+    """
+
+    name: str
     picture: str
-    caption: str
+    words: str
 
 
 def draw_images(analysis: Analysis, images: Sequence[ImageQuality], side: int) -> List[Panels]:
@@ -224,7 +231,7 @@ def _draw_example(analysis: Analysis, pairs: SegmentPairs, shown: ShownFailure) 
         ]
     picture = np.concatenate(halves[:-1], axis=1)
     name = os.path.basename(record["file_name"])
-    return Example(_uri(picture), f"{name}: {_words(analysis, pairs, shown)}")
+    return Example(name, _uri(picture), _words(analysis, pairs, shown))
 
 
 def _words(analysis: Analysis, pairs: SegmentPairs, shown: ShownFailure) -> str:

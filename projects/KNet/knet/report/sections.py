@@ -70,6 +70,11 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
+def _counted(number: int, what: str) -> str:
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{number} {what if number == 1 else plural}"
+
+
 # ---------------------------------------------------------------------------------------- overview
 
 
@@ -114,7 +119,8 @@ def _facts(analysis: Analysis) -> str:
     run, cfg = analysis.run, analysis.run.cfg
     backbone = cfg.MODEL.BACKBONE.NAME.removeprefix("build_").removesuffix("_backbone")
     facts = {
-        "data set": f"{run.dataset}, {len(run.dicts)} images, {len(analysis.class_names)} classes",
+        "data set": f"{run.dataset}, {_counted(len(run.dicts), 'image')}, "
+        f"{_counted(len(analysis.class_names), 'class')}",
         "model": f"{cfg.MODEL.META_ARCHITECTURE} on {backbone}",
         "training": f"{cfg.SOLVER.MAX_ITER} iterations of {cfg.SOLVER.IMS_PER_BATCH} images, "
         f"{cfg.SOLVER.OPTIMIZER}, learning rate {cfg.SOLVER.BASE_LR:g}",
@@ -227,12 +233,7 @@ def failures(analysis: Analysis, examples: Dict[str, List[Example]]) -> Html:
             continue
         count = analysis.failures[kind]
         share = 100 * count / max(total, 1)
-        pictures = "".join(
-            '<figure><button type="button" class="picture" title="enlarge">'
-            f'<img loading="lazy" alt="{text(title)}: {text(each.caption)}" src="{each.picture}">'
-            f"</button><figcaption>{text(each.caption)}</figcaption></figure>"
-            for each in examples.get(kind, ())
-        )
+        pictures = "".join(_example(title, each) for each in examples.get(kind, ()))
         parts.append(
             f'<div class="failure" data-kind="{kind}"><h3>{title} <span><b class="count">{count}'
             f"</b> ({_percent(count, total)} of the failures)</span></h3>"
@@ -244,6 +245,15 @@ def failures(analysis: Analysis, examples: Dict[str, List[Example]]) -> Html:
         "failed segment in orange. Scores stand behind predicted classes.</p>"
     )
     return Html("".join(parts))
+
+
+def _example(title: str, example: Example) -> str:
+    name, words = text(example.name), text(example.words)
+    return (
+        '<figure><button type="button" class="picture" title="enlarge">'
+        f'<img loading="lazy" alt="{title}, {name}: {words}" src="{example.picture}"></button>'
+        f'<figcaption>{words}<span class="file" title="{name}">{name}</span></figcaption></figure>'
+    )
 
 
 # --------------------------------------------------------------------------------------- confusion
@@ -306,7 +316,7 @@ def _cell(names: List[str], counts: np.ndarray, i: int, j: int, whole: int, unit
     color = "47,125,91" if i == j else "200,70,60"
     words = f"{names[i]} as {names[j]}: {counts[i, j]} {unit}, {100 * share:.1f} %"
     shown = f"{100 * share:.0f}" if share >= 0.005 else ""
-    opacity = 0.08 + 0.62 * share
+    opacity = 0.03 + 0.67 * share
     return (
         f'<td style="background:rgba({color},{opacity:.2f})" title="{text(words)}" '
         f'data-count="{counts[i, j]}">{shown}</td>'

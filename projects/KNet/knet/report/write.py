@@ -8,7 +8,7 @@ from ..errors import UsageError
 from ..evaluation.outputs import data_files
 from ..files import refuse_overwriting, replacing
 from ..visualization.run_curves import curves_of_run
-from .analysis import EXAMPLES, analyse
+from .analysis import analyse
 from .page import Curves, report_page
 from .run import Run
 
@@ -16,14 +16,14 @@ __all__ = ["write_run_report"]
 
 logger = logging.getLogger(__name__)
 
-PANEL_SIDE = 640
+NUM_IMAGES, PANEL_SIDE = 6, 640
 
 
 def write_run_report(
     runs: Sequence[Run],
     path: str,
     *,
-    num_images: int = EXAMPLES,
+    num_images: int = NUM_IMAGES,
     side: int = PANEL_SIDE,
     score_threshold: Optional[float] = None,
 ) -> None:
