@@ -53,7 +53,8 @@ class Analysis:
         class_names: by the index that the confusion matrices use.
         name_of: class name by contiguous id.
         figures: by kind of result, as the evaluators give them.
-        counts: by class name: "objects" (true segments), "found", "not found", "wrong".
+        counts: by class name: "objects" (true segments), those "found", and the "wrong"
+            predictions, which found none.
         failures: number of each kind.
         examples: by kind of failure, the largest first.
         images: all images that can be measured.
@@ -85,8 +86,10 @@ class Analysis:
             index: of the image in ``run.dicts``.
         """
         d = self.run.with_size(self.run.dicts[index])
-        pairs = pair_segments(results.truth(d), results.prediction(d), self.run.kind)
-        return pairs.above(self.score_threshold) if self.run.kind == "instance" else pairs
+        truth, prediction = results.truth(d), results.prediction(d)
+        if self.run.kind == "instance":
+            prediction = _from_score(prediction, self.score_threshold)
+        return pair_segments(truth, prediction, self.run.kind)
 
     @property
     def totals(self) -> Counter:
@@ -147,10 +150,8 @@ def _add_image(
     analysis: Analysis, i: int, truth: Segmentation, prediction: Segmentation, index: np.ndarray
 ) -> None:
     kind, nothing = analysis.run.kind, len(analysis.class_names)
-    if kind == "instance":  # hundreds that nothing below counts; they would match after the others
-        least = min(LEAST_SCORE, analysis.score_threshold)
-        scores = [s["score"] for s in prediction.segments]
-        prediction = prediction.take([j for j, score in enumerate(scores) if score >= least])
+    if kind == "instance":  # of the others, hundreds, nothing below counts any
+        prediction = _from_score(prediction, min(LEAST_SCORE, analysis.score_threshold))
     pairs = pair_segments(truth, prediction, kind)
     analysis.calibration.add_segments(pairs)
     if kind == "instance":
@@ -170,6 +171,12 @@ def _add_image(
         analysis.failures[failure.kind] += 1
         shown = ShownFailure(i, failure, _area(pairs, failure))
         _keep_example(analysis.examples[failure.kind], shown)
+
+
+def _from_score(prediction: Segmentation, least: float) -> Segmentation:
+    """The objects of this score and more, which match first: the others take nothing away."""
+    scores = [s["score"] for s in prediction.segments]
+    return prediction.take([j for j, score in enumerate(scores) if score >= least])
 
 
 def _count_classes(analysis: Analysis, pairs: SegmentPairs, index: np.ndarray) -> None:
