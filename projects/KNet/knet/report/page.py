@@ -44,8 +44,10 @@ def report_page(
         body.append(_comparison(analyses, curves))
         body.append(_tabs(titles))
     for i, analysis in enumerate(analyses):
-        own_curves = curves[i] if len(analyses) == 1 else {}  # of several they are compared above
-        body.append(_part(i, analysis, own_curves, num_images, side))
+        alone = len(analyses) == 1  # of several the curves are compared above
+        part = _part(i, analysis, curves[i] if alone else {}, num_images, side)
+        name = "" if alone else f'<h2 class="name run{i % 6}">{text(titles[i])}</h2>'
+        body.append(f'<div class="part" id="run{i}">{name}{part}</div>')
     body.append(f"{_FOOTER}{_DIALOG}")
     return document(
         f"Report: {', '.join(titles)}",
@@ -160,13 +162,11 @@ def _part(i: int, analysis: Analysis, curves: Curves, num_images: int, side: int
     links = "".join(f'<a href="#run{i}-{t.lower()}">{t}</a>' for t in parts)
     return "".join(
         (
-            f'<div class="part" id="run{i}"><nav class="sections" aria-label="sections">{links}',
-            "</nav>",
+            f'<nav class="sections" aria-label="sections">{links}</nav>',
             *(
                 f'<section id="run{i}-{t.lower()}"><h2>{t}</h2>{content}</section>\n'
                 for t, content in parts.items()
             ),
-            "</div>",
         )
     )
 

@@ -206,7 +206,7 @@ def _row(image: Panels) -> str:
     buttons = "".join(
         f'<button type="button" class="picture" title="enlarge" '
         f'data-names="{text(json.dumps(panel.names, ensure_ascii=False))}">'
-        f'<img loading="lazy" alt="{text(image.name)}: {text(panel.caption)}" '
+        f'<img decoding="async" alt="{text(image.name)}: {text(panel.caption)}" '
         f'src="{panel.picture}"><span>{text(panel.caption)}</span></button>'
         for panel in image.panels
     )
@@ -251,7 +251,7 @@ def _example(title: str, example: Example) -> str:
     name, words = text(example.name), text(example.words)
     return (
         '<figure><button type="button" class="picture" title="enlarge">'
-        f'<img loading="lazy" alt="{title}, {name}: {words}" src="{example.picture}"></button>'
+        f'<img decoding="async" alt="{title}, {name}: {words}" src="{example.picture}"></button>'
         f'<figcaption>{words}<span class="file" title="{name}">{name}</span></figcaption></figure>'
     )
 
