@@ -164,8 +164,8 @@ def classes(analysis: Analysis) -> Html:
 
 
 _COUNTS_NOTE = (
-    "Found: a prediction of the class has an IoU above 0.5 with it (instances: from 0.5 on). Wrong: "
-    "a prediction that found none."
+    "Found: a prediction of the class has an IoU above 0.5 with it (instances: from 0.5 on). "
+    "Wrong: a prediction that found none."
 )
 _CLASS_NOTES = {
     "panoptic": "PQ = SQ x RQ, in percent: the mean IoU of the segments found, times how many of "
