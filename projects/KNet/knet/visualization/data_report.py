@@ -1,7 +1,6 @@
 """What a check of data sets leaves in a folder: report.json, a page with statistics, samples."""
 
 import base64
-import html
 import io
 import json
 import logging
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from ..data.checks import KINDS, Report
 from ..errors import DatasetError, UsageError
 from ..files import refuse_overwriting, replacing
+from .html_page import document, table, text
 from .training_samples import draw_training_samples
 
 __all__ = ["write_report"]
@@ -25,11 +25,6 @@ logger = logging.getLogger(__name__)
 JSON, PAGE, SAMPLES = "report.json", "report.html", "samples"
 _SHOWN = 20  # occurrences of a kind on the page; report.json has all
 _COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
-_STYLE = (
-    "body{font:15px sans-serif;margin:2em;max-width:75em}table{border-collapse:collapse}"
-    "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}"
-    ".error{color:#b00020}.warning{color:#9a6700}img{max-width:100%}"
-)
 
 
 def write_report(report: Report, cfg, folder: str, samples: int = 0) -> List[str]:
@@ -56,9 +51,9 @@ def write_report(report: Report, cfg, folder: str, samples: int = 0) -> List[str
         written = [os.path.join(folder, JSON), os.path.join(folder, PAGE)]
         content = json.dumps(report.as_json(), indent=1, ensure_ascii=True)
         page = _page(report, cfg, [os.path.relpath(path, folder) for path in drawn])
-        for path, text in zip(written, (content, page)):
+        for path, each in zip(written, (content, page)):
             with replacing(Path(path)) as temporary:
-                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+                temporary.write_text(each, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(
             f"--output {folder} cannot be written ({error.strerror}): choose another"
@@ -84,10 +79,9 @@ def _draw_samples(cfg, number: int, folder: str) -> List[str]:
 def _page(report: Report, cfg, samples: Sequence[str]) -> str:
     num_kernels = cfg.MODEL.KNET.NUM_KERNELS if cfg.MODEL.META_ARCHITECTURE == "KNet" else 0
     parts = [
-        "<!DOCTYPE html><html><head><meta charset='utf-8'><title>Data sets</title>",
-        f"<style>{_STYLE}</style></head><body><h1>{_text(', '.join(report.statistics))}</h1>",
-        f"<p>{_text(report.summary())}</p>",
-        *(f"<p>Paths are below {_text(report.root)}</p>" for _ in range(bool(report.root))),
+        f"<h1>{text(', '.join(report.statistics))}</h1>",
+        f"<p>{text(report.summary())}</p>",
+        *(f"<p>Paths are below {text(report.root)}</p>" for _ in range(bool(report.root))),
         *_faults(report),
     ]
     if any(each.sizes for each in report.statistics.values()):
@@ -96,31 +90,21 @@ def _page(report: Report, cfg, samples: Sequence[str]) -> str:
         )
     for name, each in report.statistics.items():
         rows = ((c, *numbers) for c, numbers in each.classes.items())
-        parts.append(f"<h2>{_text(name)} ({_text(each.split)}): {len(each.sizes)} images</h2>")
-        parts.append(_table(("class", each.unit, "images"), rows))
+        parts.append(f"<h2>{text(name)} ({text(each.split)}): {len(each.sizes)} images</h2>")
+        parts.append(table(("class", each.unit, "images"), rows))
     if samples:
         parts.append("<h2>As training sees them</h2>")
-        parts += [f"<p><img alt='' src='{_text(path)}'></p>" for path in samples]
-    return "\n".join((*parts, "</body></html>"))
+        parts += [f"<p><img alt='' src='{text(path)}'></p>" for path in samples]
+    return document("Data sets", "\n".join(parts))
 
 
 def _faults(report: Report) -> Iterable[str]:
     for kind, faults in report.by_kind().items():
         severity, title, remedy = KINDS[kind]
-        yield f"<h3 class='{severity}'>{severity}: {_text(title)} ({len(faults)})</h3>"
-        yield f"<p>{_text(remedy)}</p><ul>"
-        yield from (f"<li>{_text(report.shown(f.sentence))}</li>" for f in faults[:_SHOWN])
+        yield f"<h3 class='{severity}'>{severity}: {text(title)} ({len(faults)})</h3>"
+        yield f"<p>{text(remedy)}</p><ul>"
+        yield from (f"<li>{text(report.shown(f.sentence))}</li>" for f in faults[:_SHOWN])
         yield f"</ul>{'<p>... (all in report.json)</p>' if len(faults) > _SHOWN else ''}"
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence]) -> str:
-    lines = ["".join(f"<th>{_text(cell)}</th>" for cell in headers)]
-    lines += ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
-
-
-def _text(value) -> str:
-    return html.escape(str(value))
 
 
 def _picture(report: Report, num_kernels: int) -> str:

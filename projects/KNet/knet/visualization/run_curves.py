@@ -16,16 +16,16 @@ from matplotlib.lines import Line2D
 from ..errors import UsageError
 from .loss_curve import COLORS, TOTAL, read_records, set_scale
 
-__all__ = ["curves_of_run", "draw_runs"]
+__all__ = ["RATES", "VALIDATION", "Curve", "curves_of_run", "draw_runs", "is_result", "panels_of"]
 
 # Curve: iterations (P,), values (P,)
 Curve = Tuple[np.ndarray, np.ndarray]
 
-_VALIDATION = "val_"
+VALIDATION = "val_"
 # Of the numbers of an evaluation, those that sum it up; behind the name of one of several data sets
 _RESULTS = re.compile(r"(.+/)?(panoptic_seg/(PQ|SQ|RQ)|segm/(AP|AP50)|sem_seg/mIoU)")
 _LOSS = re.compile(r"(val_)?loss_(.+?)(_\d+)?")
-_RATES = {"lr": "learning rate", "images_per_second": "images a second"}
+RATES = {"lr": "learning rate", "images_per_second": "images a second"}
 COLUMNS = 4
 PANEL_SIZE = (3.6, 2.5)  # inches
 MAX_RUNS = 10  # that colours tell apart
@@ -84,7 +84,7 @@ def curves_of_run(source: str) -> Dict[str, Curve]:
 
 def _name_of(key: str) -> str:
     """The curve that a key of ``metrics.json`` belongs to; "" for none."""
-    if key in (TOTAL, _VALIDATION + TOTAL, *_RATES) or _RESULTS.fullmatch(key):
+    if key in (TOTAL, VALIDATION + TOTAL, *RATES) or _RESULTS.fullmatch(key):
         return key
     match = _LOSS.fullmatch(key)
     return f"{match[1] or ''}{match[2]}" if match else ""
@@ -101,7 +101,7 @@ def _titles(sources: Sequence[str]) -> List[str]:
 
 
 def _draw(runs: List[Dict[str, Curve]], titles: List[str]) -> Figure:
-    panels = _panels(runs)
+    panels = panels_of(runs)
     rows = math.ceil(len(panels) / COLUMNS)
     columns = min(COLUMNS, len(panels))
     size = (PANEL_SIZE[0] * columns, PANEL_SIZE[1] * rows + 0.5)
@@ -113,33 +113,38 @@ def _draw(runs: List[Dict[str, Curve]], titles: List[str]) -> Figure:
     for axes, (name, title) in zip(all_axes, panels.items()):
         _draw_panel(axes, runs, name, title)
     handles = [Line2D([], [], color=f"C{i}", label=title) for i, title in enumerate(titles)]
-    if any(name.startswith(_VALIDATION) for run in runs for name in run):
+    if any(name.startswith(VALIDATION) for run in runs for name in run):
         handles.append(Line2D([], [], color="0.3", label="training"))
         handles.append(Line2D([], [], color="0.3", linestyle="--", label="validation"))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 6))
     return figure
 
 
-def _panels(runs: List[Dict[str, Curve]]) -> Dict[str, str]:
+def panels_of(runs: Sequence[Dict[str, Curve]]) -> Dict[str, str]:
     """{curve: title of its panel}: losses, results, rates; validation losses have no own panel."""
     names = {
-        name[len(_VALIDATION) :] if name.startswith(_VALIDATION) else name
+        name[len(VALIDATION) :] if name.startswith(VALIDATION) else name
         for run in runs
         for name in run
     }
-    results = sorted(name for name in names if _RESULTS.fullmatch(name))
-    kinds = sorted(names - {*results, TOTAL, *_RATES})
+    results = sorted(name for name in names if is_result(name))
+    kinds = sorted(names - {*results, TOTAL, *RATES})
     kinds.sort(key=lambda kind: list(COLORS).index(kind) if kind in COLORS else len(COLORS))
     panels = {TOTAL: "total loss"} if TOTAL in names else {}
     panels.update((kind, f"{kind} loss") for kind in kinds)
     panels.update((name, name.replace("/", " ")) for name in results)
-    return {**panels, **{name: title for name, title in _RATES.items() if name in names}}
+    return {**panels, **{name: title for name, title in RATES.items() if name in names}}
+
+
+def is_result(name: str) -> bool:
+    """Is a curve one of the results of evaluations?"""
+    return bool(_RESULTS.fullmatch(name))
 
 
 def _draw_panel(axes, runs: List[Dict[str, Curve]], name: str, title: str) -> None:
     drawn = []
     for i, run in enumerate(runs):
-        for curve, style in ((name, "-"), (_VALIDATION + name, "--")):
+        for curve, style in ((name, "-"), (VALIDATION + name, "--")):
             if curve not in run:
                 continue
             iterations, values = run[curve]
@@ -153,7 +158,7 @@ def _draw_panel(axes, runs: List[Dict[str, Curve]], name: str, title: str) -> No
     axes.tick_params(labelsize=8)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
-    if name in _RATES or _RESULTS.fullmatch(name):
+    if name in RATES or is_result(name):
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="0.9")
     else:

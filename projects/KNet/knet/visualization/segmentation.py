@@ -4,7 +4,7 @@ Shape shorthand: S segments of one image, H x W its size in pixels, K classes.
 """
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -60,6 +60,12 @@ class Segmentation:
         """(S,) pixels of each segment."""
         return np.array([mask.sum() for mask in self.masks], dtype=int)
 
+    def take(self, rows: Sequence[int]) -> "Segmentation":
+        """Some of the segments, in this order."""
+        rows = np.asarray(rows, dtype=int)
+        masks, segments = ([each[i] for i in rows] for each in (self.masks, self.segments))
+        return Segmentation(masks, self.boxes[rows], segments, self.size)
+
     def resized(self, size: Tuple[int, int]) -> "Segmentation":
         """The same at another (height, width), by the nearest pixel."""
         rows, columns = (
@@ -75,16 +81,33 @@ class Segmentation:
             masks.append(mask[own_rows, columns[box[1] : box[3]] - left])
         return Segmentation(masks, boxes, self.segments, size)
 
-    def iou(self, other: "Segmentation") -> np.ndarray:
-        """(S, other's S) intersection over union with the segments of another segmentation."""
+    def shared_with(self, other: "Segmentation") -> np.ndarray:
+        """(S, other's S) pixels that a segment has in common with one of another segmentation."""
         shared = np.zeros((len(self.masks), len(other.masks)))
         first = np.maximum(self.boxes[:, None, :2], other.boxes[:, :2])
         last = np.minimum(self.boxes[:, None, 2:], other.boxes[:, 2:])
         for i, j in np.argwhere((first < last).all(axis=-1)):
             box = (*first[i, j], *last[i, j])
             shared[i, j] = (self._part(i, box) & other._part(j, box)).sum()
+        return shared
+
+    def iou(self, other: "Segmentation") -> np.ndarray:
+        """(S, other's S) intersection over union with the segments of another segmentation."""
+        shared = self.shared_with(other)
         union = self.areas()[:, None] + other.areas() - shared
         return shared / np.maximum(union, 1)
+
+    def paint(self, values: Iterable, background) -> np.ndarray:
+        """(H, W) the value of each pixel's segment, of the last one where they overlap.
+
+        Args:
+            values: S numbers.
+            background: of pixels without a segment.
+        """
+        canvas = np.full(self.size, background)
+        for value, mask, (top, left, bottom, right) in zip(values, self.masks, self.boxes):
+            canvas[top:bottom, left:right][mask] = value
+        return canvas
 
     def _part(self, i: int, box: Tuple[int, ...]) -> np.ndarray:
         top, left = self.boxes[i, :2]
