@@ -1,6 +1,5 @@
 """The program that prepares ADE20K, on a small folder laid out as the public one."""
 
-import importlib
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 from panopticapi.utils import rgb2id
 from PIL import Image
 
+from knet.commands import prepare_ade20k
 from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
@@ -72,13 +72,11 @@ def ade(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def prepare(capsys, monkeypatch):
+def prepare(capsys):
     """Runs the program; returns its status and what it said."""
-    monkeypatch.syspath_prepend(str(REPO / "projects" / "KNet" / "tools"))
-    module = importlib.import_module("prepare_ade20k")
 
     def run(*arguments):
-        status = module.main(list(arguments))
+        status = prepare_ade20k.main(list(arguments))
         captured = capsys.readouterr()
         return status, captured.err if status else captured.out
 

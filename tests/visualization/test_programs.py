@@ -1,6 +1,6 @@
 """The programs that draw: the demo's folder, and errors told in one sentence."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shlex
@@ -12,23 +12,20 @@ import pytest
 import yaml
 from detectron2.data import DatasetCatalog
 
+import knet_cli
 from knet.errors import UsageError
 from knet.evaluation import InstanceEvaluator, SemanticEvaluator
 from tests.conftest import pairs
 from tests.data.datasets.folders import InstanceFolder, rle
 from tests.evaluation.conftest import evaluate, instance_truth, label_truth, semantic_output
 
-TOOLS = Path(__file__).resolve().parents[2] / "projects" / "KNet" / "tools"
 SHAPES = "shapes_panoptic_val"
 RESULTS = ("PANOPTIC", "INSTANCE", "SEMANTIC")
 
 
 def load(name):
-    """A program of projects/KNet/tools as a module."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of a program of projects/KNet/tools."""
+    return importlib.import_module(f"knet.commands.{name}")
 
 
 def test_the_demo_starts_anew_in_its_own_folder(tmp_path):
@@ -102,10 +99,9 @@ def test_the_demo_ends_with_the_figure_of_its_task(tiny_options, capsys, result,
 
     (picture, *_) = sorted((output / "pictures").iterdir())  # the last line says how to try another
     words = {"PICTURE": str(picture), "FOLDER": str(output / "tried")}
-    python, program, *arguments = [words.get(word, word) for word in shlex.split(command)]
+    python, *arguments = [words.get(word, word) for word in shlex.split(command)]
     assert Path(python).absolute() == Path(sys.executable)
-    assert Path(program).absolute() == TOOLS / "demo.py"
-    assert load("demo").main(arguments) == 0
+    assert arguments[:2] == ["-m", "knet"] and knet_cli.main(arguments[2:]) == 0
     assert [path.name for path in (output / "tried").glob("[!.]*")] == [picture.name]
 
 
