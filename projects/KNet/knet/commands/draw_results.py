@@ -7,10 +7,15 @@
 A folder that holds several kinds of results shows the first of these, unless ``--kind`` names one.
 ``--no-labels`` leaves out the names of classes; names too large for their object are never written.
 A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was evaluated with
-(``--config-file``).
+(``--config-file``). ``--sheet`` puts the pictures on one sheet:
+
+    knet draw --predictions output/demo/inference/shapes_panoptic_val \\
+        --dataset shapes_panoptic_val --output output/demo/pictures \\
+        --images 100001 100004 --sheet two.jpg
 """
 
 import argparse
+import os
 import sys
 
 from detectron2.data import DatasetCatalog
@@ -21,7 +26,9 @@ from ..data.image_reading import ImageReader
 from ..encoding import write_any_text
 from ..engine.main import load_config
 from ..errors import DatasetError, UsageError
-from ..visualization import KINDS, draw_predictions
+from ..visualization import KINDS, draw_contact_sheet, draw_predictions
+
+SHEET_ENDINGS = (".png", ".jpg")
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
@@ -37,8 +44,28 @@ def parse_args(argv=None, program=None) -> argparse.Namespace:
     )
     parser.add_argument("--no-labels", action="store_true", help="without the names of classes")
     parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="NAME", help="draw only these, in this order"
+    )
+    parser.add_argument("--no-file-names", action="store_true", help="write 'image' instead")
+    parser.add_argument("--sheet", metavar="FILE", help="the pictures on one sheet too, .png, .jpg")
+    parser.add_argument("--columns", type=int, default=2, help="pictures in a row of the sheet (2)")
     parser.add_argument("--config-file", default="", help="for DATASETS.CUSTOM and INPUT.*")
     return parser.parse_args(argv)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        UsageError: the options do not fit.
+    """
+    for name, value in (("limit", args.limit), ("columns", args.columns)):
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} is {value}: at least 1 picture is needed")
+    if args.sheet and not args.sheet.lower().endswith(SHEET_ENDINGS):
+        raise UsageError(f"--sheet {args.sheet} must end in {' or '.join(SHEET_ENDINGS)}")
+    if args.sheet and os.path.exists(args.sheet):
+        raise UsageError(f"--sheet {args.sheet} exists already: remove it, or give another")
 
 
 def register_dataset(name: str, cfg, is_given: bool) -> None:
@@ -61,8 +88,7 @@ def main(argv=None, program: str = "draw_results.py") -> int:
     write_any_text()
     setup_logger(name="knet")
     try:
-        if args.limit is not None and args.limit < 1:
-            raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
+        check_arguments(args)
         cfg = load_config(args.config_file)
         register_dataset(args.dataset, cfg, bool(args.config_file))
         files = draw_predictions(
@@ -73,8 +99,12 @@ def main(argv=None, program: str = "draw_results.py") -> int:
             kind=args.kind,
             score_threshold=args.score_threshold,
             labels=not args.no_labels,
+            images=args.images,
+            file_names=not args.no_file_names,
             reader=ImageReader.from_config(cfg) if args.config_file else None,
         )
+        if args.sheet:
+            draw_contact_sheet(files, args.sheet, args.columns)
     except (UsageError, DatasetError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
