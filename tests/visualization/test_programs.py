@@ -171,7 +171,7 @@ def test_the_name_of_the_file_can_be_left_out(draw, tmp_path):
         (file,) = (tmp_path / "p").iterdir()
         pictures.append(np.asarray(Image.open(file)))
     rows = np.flatnonzero((pictures[0] != pictures[1]).any(axis=(1, 2)))
-    assert 0 < len(rows) and rows.max() < len(pictures[0]) // 8, "above the image"
+    assert len(rows) > 0 and rows.max() < len(pictures[0]) // 8, "above the image"
 
 
 @pytest.mark.parametrize(
