@@ -24,7 +24,7 @@ def commands():
 
 def test_commands_and_options():
     found = list(commands())
-    assert [name for name, _ in found] == ["draw"] * 4 + ["model-file", "predict"]
+    assert [name for name, _ in found] == ["draw"] * 7 + ["model-file", "predict"]
     for option in re.findall(r"`--([\w-]+)", PAGE.partition("**Of a photograph**")[0]):
         assert hasattr(found[0][1], option.replace("-", "_"))
 
@@ -39,4 +39,4 @@ def test_the_classes_with_colours_are_those_of_the_config():
 
 def test_pictures_are_there():
     pictures = re.findall(r"^`docs/(\w+\.jpg)`", PAGE, re.MULTILINE)
-    assert len(pictures) >= 3 and all((DOCS / name).is_file() for name in pictures)
+    assert len(pictures) == 4 and all((DOCS / name).is_file() for name in pictures)

@@ -156,7 +156,7 @@ def draw(shapes, tmp_path, monkeypatch, capsys):
 
 
 def test_chosen_images_in_their_order_on_one_sheet(draw, tmp_path):
-    sheet, expected = tmp_path / "sheet.png", tmp_path / "expected.png"
+    sheet, expected = tmp_path / "new" / "sheet.png", tmp_path / "expected.png"
     chosen = ["--images", *draw.names[::-1]]
     assert draw(*chosen, "--sheet", sheet, "--columns", 1) == (0, "")
     files = [str(next((tmp_path / "p").glob(f"{name}.*"))) for name in draw.names]

@@ -104,6 +104,7 @@ def main(argv=None, program: str = "draw_results.py") -> int:
             reader=ImageReader.from_config(cfg) if args.config_file else None,
         )
         if args.sheet:
+            os.makedirs(os.path.dirname(os.path.abspath(args.sheet)), exist_ok=True)
             draw_contact_sheet(files, args.sheet, args.columns)
     except (UsageError, DatasetError) as error:
         print(f"{program}: {error}", file=sys.stderr)

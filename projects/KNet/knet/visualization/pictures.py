@@ -112,7 +112,7 @@ def draw_predictions(
 
 
 def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> None:
-    """Put pictures on one sheet, each row as wide as the sheet, its pictures of one height.
+    """Put pictures on one sheet, its rows about equally wide, the pictures of each of one height.
 
     Args:
         files: pictures of :func:`draw_predictions`.
@@ -131,7 +131,8 @@ def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> Non
         sizes = [(round(p.width * height / p.height), height) for p in pictures]
         rows.append([p.resize(size, Image.Resampling.LANCZOS) for p, size in zip(pictures, sizes)])
     sheet_height = margin + sum(row[0].height + margin for row in rows)
-    sheet = Image.new("RGB", (SHEET_WIDTH, sheet_height), "white")
+    sheet_width = margin + max(sum(p.width + margin for p in row) for row in rows)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
     top = margin
     for row in rows:
         left = margin
