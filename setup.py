@@ -26,6 +26,8 @@ setup(
     package_dir={"": "projects/KNet"},
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
     package_data={"knet.report": ["*.css", "*.js"], "knet.visualization": ["*.css"]},
+    py_modules=["knet_cli"],
+    entry_points={"console_scripts": ["knet = knet_cli:main"]},
     python_requires=">=3.10",
     # Not here: torch, torchvision and detectron2, which must match each other, and COCO's panoptic
     # tool, which as released asks for NumPy 1. projects/KNet/tools/set_up.py installs them.
