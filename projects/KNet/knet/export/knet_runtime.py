@@ -1,7 +1,7 @@
 """An exported K-Net without torch and Detectron2: images in, NumPy results out.
 
-This file stands alone: it needs NumPy, and onnxruntime to run a model. Copy it beside the model (the
-export does so) or import it as ``knet.export.knet_runtime``.
+This file stands alone: it needs NumPy, and onnxruntime to run a model. Copy it beside the model
+(the export does so) or import it as ``knet.export.knet_runtime``.
 
     predictor = OnnxPredictor("model.onnx")
     result = predictor([cv2.imread("street.jpg")])[0]
@@ -32,7 +32,7 @@ class OnnxPredictor:
 
     Attributes:
         settings: what the model file tells: ``task``, ``classes``, ``input``, ``test``, ...
-        classes: dicts of ``id`` (that of results), ``dataset_id``, ``name``, ``isthing``, ``color``.
+        classes: dicts of ``id`` (of results), ``dataset_id``, ``name``, ``isthing``, ``color``.
         results: the results that are made.
     """
 
