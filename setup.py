@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "cityscapes": ["cityscapesscripts"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],

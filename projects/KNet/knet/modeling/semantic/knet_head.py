@@ -14,10 +14,10 @@ from torch import nn
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..losses import class_dice_loss
-from ..masks import resize
+from ..masks import enlarge, resize
 from ..normalizers import Normalizer
 from ..structures import StagePrediction
-from .base import ClassifierHead, enlarge, segmentation_loss
+from .base import ClassifierHead, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
