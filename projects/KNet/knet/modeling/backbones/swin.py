@@ -9,6 +9,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
 from detectron2.modeling.backbone.swin import (
     BasicLayer,
+    PatchEmbed,
     SwinTransformer,
     SwinTransformerBlock,
     window_partition,
@@ -82,7 +83,8 @@ class Swin(SwinTransformer):
             self.patch_embed.proj = nn.Conv2d(
                 in_channels, embed_dim, kernel_size=proj.kernel_size, stride=proj.stride
             )
-        for layer in self.layers:  # SwinTransformer lets nobody choose these
+        self.patch_embed.__class__ = _PatchEmbed  # SwinTransformer lets nobody choose these
+        for layer in self.layers:
             layer.__class__ = _Layer
         blocks = [block for layer in self.layers for block in layer.blocks]
         for block, rate in zip(blocks, torch.linspace(0, drop_path_rate, sum(depths)).tolist()):
@@ -114,6 +116,14 @@ class Swin(SwinTransformer):
         super().train(mode)
         self._freeze_stages()
         return self
+
+
+class _PatchEmbed(PatchEmbed):
+    """The same, without questions about the size of the image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        below, right = (-length % side for length, side in zip(x.shape[-2:], self.patch_size))
+        return super().forward(F.pad(x, (0, right, 0, below)))
 
 
 class _Layer(BasicLayer):
