@@ -48,6 +48,7 @@ setup(
         "cityscapes": ["cityscapesscripts"],
         "docs": ["latex2mathml", "mkdocs<2", "mkdocs-material"],
         "evaluation": ["hotcoco"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],
