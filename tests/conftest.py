@@ -18,6 +18,7 @@ from PIL import Image
 
 from knet.data.datasets.shapes.dataset import register_all_shapes
 from knet.engine.main import load_config, main
+from tests.browser import browser, page  # noqa: F401  (fixtures)
 
 REPO = Path(__file__).resolve().parents[1]
 DEMO_CONFIG = str(REPO / "configs" / "demo" / "knet_panoptic_shapes.yaml")
