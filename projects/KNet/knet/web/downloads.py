@@ -31,8 +31,8 @@ def write_files(view: View, folder: Path) -> Dict[str, Path]:
         - ``picture``: ``<image>_drawn.png``;
         - ``png``: of a panoptic result the segment ids as colours, of a semantic one the class of
           each pixel by the data set's ids; an instance result has none;
-        - ``json``: ``{"images", "categories", "annotations"}`` of COCO; of a semantic result without
-          annotations, to say what the ids are.
+        - ``json``: ``{"images", "categories", "annotations"}`` of COCO; of a semantic result
+          without annotations, to say what the ids are.
     """
     found, classes = view.found, view.segmenter.predictor.classes
     kind, stem = found.settings.kind, Path(found.name).stem or "picture"

@@ -87,9 +87,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def serve(args: argparse.Namespace) -> None:
-    predictor = Predictor(
-        args.weights, config=args.config_file, device=args.device, opts=args.opts
-    )
+    predictor = Predictor(args.weights, config=args.config_file, device=args.device, opts=args.opts)
     from .page import LOOK, build_page  # Gradio takes seconds
     from .segmenting import Segmenter
 

@@ -1,5 +1,6 @@
 """The page: what is on it, and what happens at each click."""
 
+import html
 import os
 import tempfile
 from pathlib import Path
@@ -31,15 +32,6 @@ LOOK = {
 HINT = '<div class="details"><i>Click a segment in the picture, or its row in the table.</i></div>'
 
 
-class PictureFile(gr.Image):
-    """Gradio's picture, of which Python gets the file: K-Net reads it, and says why it cannot."""
-
-    is_template = True  # the browser shows Gradio's own
-
-    def preprocess(self, payload) -> Optional[str]:
-        return None if payload is None else payload.path
-
-
 def build_page(segmenter: Segmenter, title: str) -> gr.Blocks:
     """The page of a model.
 
@@ -69,13 +61,16 @@ class _Page:
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=4, api_open=False)
 
     def _add_inputs(self) -> None:
-        self.file = PictureFile(
+        self.file = gr.Image(
             label="Your picture",
+            type="filepath",
             sources=["upload", "webcam", "clipboard"],
             height=300,
             elem_id="picture",
             webcam_options=gr.WebcamOptions(mirror=False),
         )
+        # of any file, not of those alone that Gradio reads: K-Net says why it cannot
+        self.file.preprocess = lambda payload: None if payload is None else payload.path
         with gr.Column(elem_id="settings"):
             self._add_settings()
 
@@ -139,51 +134,53 @@ class _Page:
 
     def _connect(self) -> None:
         settings = [self.kind, self.score, self.overlap, self.opacity, self.labels]
-        shown = [self.view, self.picture, self.summary, self.details, self.table]
-        alone = {"concurrency_limit": 1, "concurrency_id": "model"}
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        self.kind.input(self.fit_sliders, self.kind, [self.score, self.overlap], **quiet)
-        runs = [
-            gr.on(
-                [self.file.input, self.button.click],
-                self.start,
-                [self.file, *settings],
-                shown,
-                show_progress_on=self.picture,
-                api_visibility="private",
-                **alone,
-            ),
-            gr.on(
-                [self.kind.input, self.score.release, self.overlap.release],
-                self.change,
-                [self.view, *settings],
-                shown,
-                show_progress_on=self.picture,
-                trigger_mode="always_last",
-                api_visibility="private",
-                **alone,
-            ),
-            gr.on(
-                [self.opacity.release, self.labels.input],
-                self.change,
-                [self.view, *settings],
-                shown,
-                trigger_mode="always_last",
-                **quiet,
-            ),
-        ]
-        for run in runs:
-            run.success(self.make_files, self.view, list(self.files.values()), **quiet)
         chosen = [self.picture, self.details]
+        shown = [self.view, *chosen, self.summary, self.table]
+        files = list(self.files.values())
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        redraw = {"trigger_mode": "always_last", "api_visibility": "private"}
+        model = {
+            "concurrency_limit": 1,
+            "concurrency_id": "model",
+            "show_progress_on": self.picture,
+        }
+        self.kind.input(self.fit_sliders, self.kind, [self.score, self.overlap], **quiet)
+        new = gr.on(
+            [self.file.input, self.button.click],
+            self.start,
+            [self.file, *settings],
+            shown,
+            api_visibility="private",
+            trigger_mode="always_last",
+            **model,
+        )
+        anew = gr.on(
+            [self.kind.input, self.score.release, self.overlap.release],
+            self.change,
+            [self.view, *settings],
+            shown,
+            **redraw,
+            **model,
+        )
+        other_look = gr.on(
+            [self.opacity.release, self.labels.input],
+            self.change,
+            [self.view, *settings],
+            shown,
+            show_progress="hidden",
+            **redraw,
+        )
+        for each in (new, anew, other_look):
+            each.success(self.make_files, self.view, files, **quiet)
         self.picture.select(self.choose_pixel, self.view, chosen, **quiet)
         self.table.select(self.choose_row, self.view, chosen, **quiet)
 
     # ------------------------------------------------------------------------------- the actions
 
     def start(self, path: Optional[str], *settings):
-        """A new picture."""
+        """A new picture, or none: the visitor has removed it, or turned to the camera."""
         if path is None:
-            raise gr.Error("Upload a picture first, or take one.", title="No picture")
+            return self._nothing("Upload a picture, or take one.")
 
         def run(wanted: Settings) -> Found:
             source, size = self.segmenter.read(path)
@@ -216,16 +213,26 @@ class _Page:
         try:
             found = run(Settings(kind, score, overlap))
         except (DatasetError, UsageError) as error:
-            text = str(error)
-            text = text[:1].upper() + text[1:]
-            raise gr.Error(text, title="Not possible", print_exception=False) from error
+            return self._nothing(f"{str(error)[:1].upper()}{str(error)[1:]}.", is_error=True)
         view = View(found, self.segmenter, score, opacity, labels)
         return (
             view,
             view.picture,
-            gr.HTML(view.summary(), visible=True),
             gr.HTML(HINT, visible=True),
+            gr.HTML(view.summary(), visible=True),
             gr.Dataframe(view.rows(), visible=True),
+        )
+
+    def _nothing(self, text: str, is_error: bool = False):
+        """No result, and a sentence in its place."""
+        style = "details error" if is_error else "details"
+        sentence = f'<div class="{style}">{html.escape(text)}</div>'
+        return (
+            None,
+            None,
+            gr.HTML(visible=False),
+            gr.HTML(sentence, visible=True),
+            gr.Dataframe(visible=False),
         )
 
     def fit_sliders(self, kind: str):
@@ -234,9 +241,9 @@ class _Page:
         return gr.Slider(visible=kind != "semantic"), gr.Slider(visible=has_overlap)
 
     def make_files(self, view: Optional[View]):
-        """Fill the buttons for downloads."""
+        """Fill the buttons for downloads, or hide them."""
         if view is None:
-            return [gr.skip()] * len(self.files)
+            return [gr.DownloadButton(visible=False) for _ in self.files]
         with tempfile.TemporaryDirectory() as folder:
             paths = write_files(view, Path(folder))
             kept = {  # Gradio's cache, which it clears

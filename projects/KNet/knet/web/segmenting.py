@@ -79,6 +79,7 @@ class Segmenter:
     Attributes:
         predictor: results are made as it makes them.
         kinds: of results that the model makes, the usual one first.
+        names: of the classes, by contiguous id.
         defaults: settings to start with.
         has_thresholds: whether the model takes those of the settings.
     """
@@ -91,6 +92,7 @@ class Segmenter:
             max_pixels: larger pictures are refused before they are decoded.
         """
         self.predictor = predictor
+        self.names = {each.id: each.name for each in predictor.classes}
         self.max_side, self.max_pixels = max_side, max_pixels
         self._reader = ImageReader.from_config(predictor.cfg)
         self._switches = getattr(predictor.model, "postprocessor", None)

@@ -8,7 +8,6 @@ from typing import Dict, List, Optional
 import cv2
 import numpy as np
 
-from ..data.classes import ModelClass
 from ..visualization.colors import Color, class_colors, object_colors
 from ..visualization.segmentation import Segmentation
 from ..visualization.segmentation_panel import draw_segmentation
@@ -17,6 +16,7 @@ from .segmenting import Found, Segmenter
 __all__ = ["COLUMNS", "View"]
 
 COLUMNS = ("no.", "class", "score", "pixels", "share")
+LEAST_SIDE = 700  # pixels: smaller pictures are enlarged to it, or one could hardly click at parts
 PIXELS_PER_LINE = 250  # the line around a chosen segment is a pixel wide for so many of the side
 
 
@@ -53,10 +53,14 @@ class View:
 
     @cached_property
     def picture(self) -> np.ndarray:
-        """(H, W, 3) uint8: the result over its image."""
+        """(h, w, 3) uint8: the result over its image, enlarged if that is small."""
+        height, width = self._drawn.size
+        image = self.found.image
+        if (height, width) != image.shape[:2]:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
         return draw_segmentation(
-            self.found.image,
-            self.segmentation,
+            image,
+            self._drawn,
             self.segmenter.predictor.metadata,
             self._colors,
             opacity=self.opacity,
@@ -66,9 +70,7 @@ class View:
     def picture_with(self, chosen: int) -> np.ndarray:
         """The picture with a white line around one segment."""
         picture = self.picture.copy()
-        mask, (top, left, _, _) = (
-            each[chosen] for each in (self.segmentation.masks, self.segmentation.boxes)
-        )
+        mask, (top, left, _, _) = self._drawn.masks[chosen], self._drawn.boxes[chosen]
         contours = cv2.findContours(
             np.pad(mask, 1).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
         )[-2]
@@ -79,12 +81,12 @@ class View:
         return picture
 
     def segment_at(self, x: int, y: int) -> Optional[int]:
-        """The segment seen at a pixel: of several the one drawn last."""
-        boxes = self.segmentation.boxes
+        """The segment seen at a pixel of the picture: of several the one drawn last."""
+        boxes = self._drawn.boxes
         for i in reversed(range(len(boxes))):
             top, left, bottom, right = boxes[i]
             inside = top <= y < bottom and left <= x < right
-            if inside and self.segmentation.masks[i][y - top, x - left]:
+            if inside and self._drawn.masks[i][y - top, x - left]:
                 return i
         return None
 
@@ -129,6 +131,15 @@ class View:
         )
 
     @cached_property
+    def _drawn(self) -> Segmentation:
+        """The segments at the picture's size."""
+        side = max(self.segmentation.size)
+        if side >= LEAST_SIDE:
+            return self.segmentation
+        height, width = (max(1, round(each * LEAST_SIDE / side)) for each in self.segmentation.size)
+        return self.segmentation.resized((height, width))
+
+    @cached_property
     def _colors(self) -> List[Color]:
         metadata = self.segmenter.predictor.metadata
         if self.found.settings.kind == "semantic":
@@ -148,9 +159,7 @@ class View:
         ]
 
     def _name(self, segment: Dict) -> str:
-        classes: Dict[int, ModelClass] = {each.id: each for each in self.segmenter.predictor.classes}
-        its_class = classes.get(segment["category_id"])
-        return str(segment["category_id"]) if its_class is None else its_class.name
+        return self.segmenter.names.get(segment["category_id"], str(segment["category_id"]))
 
 
 def _percent(share: Optional[float]) -> str:
