@@ -25,6 +25,7 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     package_dir={"": "projects/KNet"},
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
+    package_data={"knet.web": ["page.css"]},
     python_requires=">=3.10",
     # Not here: torch, torchvision and detectron2, which must match each other, and COCO's panoptic
     # tool, which as released asks for NumPy 1. projects/KNet/tools/set_up.py installs them.
@@ -48,5 +49,6 @@ setup(
         "tiff": ["imagecodecs", "tifffile"],
         "timm": ["timm"],
         "video": ["av"],
+        "web": ["gradio>=6"],
     },
 )
