@@ -254,7 +254,7 @@ class KNetSemSegHead(nn.Module):
         """
         feature_map, logits = self._call_base_head(features, targets)
         kernels = self.base_head.get_submodule(self._kernels).weight.flatten(1)  # (K, C)
-        prediction = StagePrediction(kernels.expand(len(logits), -1, -1), logits)
+        prediction = StagePrediction(kernels.expand(logits.shape[0], -1, -1), logits)
         stages = [prediction]
         for head in self.kernel_update_heads:
             prediction = head(feature_map, prediction.kernels, prediction.mask_logits)
