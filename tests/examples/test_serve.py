@@ -19,10 +19,19 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 import knet
+from knet.export import export_model
 from tests.conftest import REPO, TINY
 from tests.tools.demo import make_model_file, write_picture
 
-for package in ("fastapi", "multipart", "onnxruntime", "prometheus_client", "uvicorn"):
+for package in (
+    "fastapi",
+    "multipart",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "prometheus_client",
+    "uvicorn",
+):
     pytest.importorskip(package, reason=f"{package} is not installed")
 
 SERVE = REPO / "projects" / "KNet" / "examples" / "serve"
@@ -41,7 +50,7 @@ def weights(shapes, tmp_path_factory) -> str:
 def start(weights, tmp_path_factory):
     """Starts a service with these settings: a context with its address and process."""
     folder = tmp_path_factory.mktemp("exported")
-    export(weights, folder)
+    export_model(knet.load_model(weights, device="cpu"), folder / "model.onnx")
     without = tmp_path_factory.mktemp("without")
     for name in ("torch", "detectron2", "knet"):
         (without / f"{name}.py").write_text("raise ImportError('the server has none')")

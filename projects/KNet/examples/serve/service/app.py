@@ -207,7 +207,9 @@ def _add_segment(app: FastAPI, service: Service) -> None:
     )
     async def segment(request: Request, format: Literal["json", "png"] = "json") -> Response:
         if format == "json":
-            return await service.segment(request, lambda r: JSONResponse(service.answers.to_json(r)))
+            return await service.segment(
+                request, lambda r: JSONResponse(service.answers.to_json(r))
+            )
         if service.kind == "instance":
             text = "Instances may overlap, so there is no PNG of them: ask for format=json."
             raise RequestError(422, "no_png", text)

@@ -1,6 +1,7 @@
 """Pictures of several requests -> one run of the network."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -86,10 +87,8 @@ class Batcher:
 
     async def _next_comes(self, seconds) -> None:
         self._came.clear()
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._came.wait(), seconds)
-        except asyncio.TimeoutError:
-            pass
 
     async def _answer(self, batch: List[_Waiting]) -> None:
         pictures, sizes = [item.picture for item in batch], [item.size for item in batch]
