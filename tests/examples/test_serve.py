@@ -20,7 +20,7 @@ from PIL import Image
 
 import knet
 from knet.export import export_model
-from tests.conftest import REPO, TINY
+from tests.conftest import PUBLISHED_FORM, REPO, TINY
 from tests.tools.demo import make_model_file, write_picture
 
 for package in (
@@ -42,7 +42,8 @@ MAX_BYTES, MAX_PIXELS = 100_000, 400_000
 
 @pytest.fixture(scope="module")
 def weights(shapes, tmp_path_factory) -> str:
-    options = {**TINY, "DATASETS.TRAIN": (shapes.train,), "DATASETS.TEST": (shapes.val,)}
+    demo_form = {key: value for key, value in TINY.items() if key not in PUBLISHED_FORM}
+    options = {**demo_form, "DATASETS.TRAIN": (shapes.train,), "DATASETS.TEST": (shapes.val,)}
     return make_model_file(options, tmp_path_factory.mktemp("model") / "model.pth")
 
 
