@@ -1,5 +1,6 @@
 """The service of examples/serve over real HTTP, on an exported model."""
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -203,6 +204,48 @@ def test_what_cannot_be_answered_is_told(address, case):
     error = answer.json()["error"]
     assert error["code"] == code
     assert error["message"].endswith(".") and "Traceback" not in error["message"]
+
+
+def test_a_client_that_goes_away_is_no_failure(address, pictures):
+    def count(status: int) -> float:
+        return metric(address, f'knet_requests_total{{path="/v1/segment",status="{status}"}}')
+
+    refused = count(400)
+    host, _, port = address.removeprefix("http://").partition(":")
+    head = "POST /v1/segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}Content-Length: 9000\r\n\r\n".encode() + pictures[0][:100])
+    deadline = time.monotonic() + START
+    while count(400) == refused:
+        assert time.monotonic() < deadline and count(500) == 0
+        time.sleep(0.05)
+    assert metric(address, "knet_accepted_requests") == 0
+
+
+def test_of_a_batch_that_fails_the_others_get_their_answers(monkeypatch):
+    monkeypatch.syspath_prepend(str(SERVE))
+    from service.batching import Batcher
+
+    calls = []
+
+    def predict(inputs, sizes):
+        calls.append(len(inputs))
+        if any(picture[0] == 3 for picture in inputs):
+            raise RuntimeError("it is the third")
+        return [int(picture[0]) for picture in inputs]
+
+    async def ask_for_five():
+        batcher = Batcher(predict, max_batch=8, max_wait=0.05)
+        work = asyncio.create_task(batcher.run())
+        asked = [batcher(np.array([i]), (1, 1)) for i in range(5)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        work.cancel()
+        return answers
+
+    answers = asyncio.run(ask_for_five())
+    assert [answers[i] for i in (0, 1, 2, 4)] == [0, 1, 2, 4]
+    assert str(answers[3]) == "it is the third"
+    assert calls == [5, 1, 1, 1, 1, 1]
 
 
 def test_a_wrong_parameter_and_a_wrong_address(address, pictures):

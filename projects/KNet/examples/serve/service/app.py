@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .answers import KINDS, Answers
 from .batching import Batcher
@@ -145,15 +146,17 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
         await drain(request)
         text = f"The body has {length} bytes: at most {max_bytes} are taken."
         raise RequestError(413, "too_many_bytes", text)
-    if not is_form:
-        return await request.body()
     try:
+        if not is_form:
+            return await request.body()
         async with request.form(max_files=1, max_fields=10) as form:
             image = form.get("image")
             if image is None or isinstance(image, str):
                 text = "The form has no file 'image'."
                 raise RequestError(400, "no_image", text)
             return await image.read()
+    except ClientDisconnect as error:
+        raise RequestError(400, "cut_off", "The body has ended too early.") from error
     except HTTPException as error:  # the form is broken
         raise RequestError(400, "broken_form", f"The form is broken: {error.detail}.") from error
 
@@ -186,7 +189,12 @@ def create_app(predictor, settings: Settings) -> FastAPI:
         work.cancel()
 
     app = FastAPI(
-        title="K-Net", version="1", description="Segmentation of pictures.", lifespan=lifespan
+        title="K-Net",
+        version="1",
+        description="Segmentation of pictures.",
+        lifespan=lifespan,
+        docs_url=None,  # pages that load scripts from other machines
+        redoc_url=None,
     )
     app.add_middleware(Observer, metrics=service.metrics, segment_path=SEGMENT)
     _add_segment(app, service)
