@@ -92,7 +92,8 @@ def serve(args: argparse.Namespace) -> None:
     from .segmenting import Segmenter
 
     segmenter = Segmenter(predictor, args.max_side, round(args.max_megapixels * 1e6))
-    title = f"{Path(args.weights).name}, {len(predictor.classes)} classes"
+    count = len(predictor.classes)
+    title = f"{Path(args.weights).name}, {count} class{'es' if count > 1 else ''}"
     page = build_page(segmenter, html.escape(title))
     _, address, _ = page.launch(
         server_name=args.host,
