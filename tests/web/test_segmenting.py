@@ -30,6 +30,19 @@ def test_a_palette_is_shrunk_as_colours(segmenter, tmp_path):
     assert difference.mean() < 3
 
 
+def test_deep_pictures_give_the_same_again(tiny_options, tmp_path):
+    options = {**tiny_options, "INPUT.VALUE_RANGE": (0, 4000)}
+    file = make_model_file(options, tmp_path / "model.pth")
+    segmenter = Segmenter(knet.Predictor(file, device="cpu"))
+    values = np.random.default_rng(0).integers(0, 4000, (6, 9), np.uint16).repeat(9, 0).repeat(9, 1)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    source, size = segmenter.read(str(tmp_path / "deep.png"))
+    first = segmenter.segment(source, segmenter.defaults, "deep.png", size)
+    again = segmenter.segment(first.source, segmenter.defaults, "deep.png", size)
+    assert first.original_size == again.image.shape[:2] == (54, 81)
+    assert again.segmentation.areas().tolist() == first.segmentation.areas().tolist()
+
+
 def test_what_is_refused_is_named_without_the_servers_folders(segmenter, tmp_path):
     Image.new("L", (200, 200)).save(tmp_path / "large.png")
     (tmp_path / "empty.png").write_bytes(b"")

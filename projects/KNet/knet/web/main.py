@@ -1,7 +1,6 @@
 """The program: options, the model, the server."""
 
 import argparse
-import html
 import os
 import socket
 import sys
@@ -94,7 +93,7 @@ def serve(args: argparse.Namespace) -> None:
     segmenter = Segmenter(predictor, args.max_side, round(args.max_megapixels * 1e6))
     count = len(predictor.classes)
     title = f"{Path(args.weights).name}, {count} class{'es' if count > 1 else ''}"
-    page = build_page(segmenter, html.escape(title))
+    page = build_page(segmenter, title)
     _, address, _ = page.launch(
         server_name=args.host,
         server_port=args.port,

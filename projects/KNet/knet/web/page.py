@@ -50,7 +50,8 @@ class _Page:
         with gr.Blocks(
             title="K-Net", analytics_enabled=False, delete_cache=(SECONDS_KEPT // 4, SECONDS_KEPT)
         ) as self.blocks:
-            gr.HTML(f'<div class="title"><h1>K-Net</h1><p>{title}</p></div>', padding=False)
+            about = f"<h1>K-Net</h1><p>{html.escape(title)}</p>"
+            gr.HTML(f'<div class="title">{about}</div>', padding=False)
             self.view = gr.State(None, time_to_live=SECONDS_KEPT)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300, elem_id="left"):

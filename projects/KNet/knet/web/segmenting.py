@@ -50,6 +50,7 @@ class Found:
 
     Attributes:
         name: the picture's file name.
+        source: of the predictor, to run the model again.
         original_size: its height and width before it was shrunk.
         image: (H, W, 3) uint8 RGB, as the model saw it.
         segmentation: all segments, below the threshold too.
@@ -60,17 +61,13 @@ class Found:
     """
 
     name: str
+    source: ImageSource
     original_size: Tuple[int, int]
     image: np.ndarray
     segmentation: Segmentation
     settings: Settings
     seconds: float
     content: Dict
-
-    @property
-    def source(self) -> Image.Image:
-        """To run the model on it again."""
-        return Image.fromarray(self.image)
 
 
 class Segmenter:
@@ -127,8 +124,7 @@ class Segmenter:
                     f"{file.name} is {width} x {height} of more than 8 bits a channel: give one of "
                     f"at most {self.max_side} pixels a side, larger ones with 8 bits"
                 )
-            file.seek(0)
-            return file, (height, width)
+            return file.getvalue(), (height, width)
         size = (opened.height, opened.width)
         if max(size) > self.max_side:
             if opened.mode in ("P", "1"):  # whose values cannot be mixed
@@ -160,7 +156,7 @@ class Segmenter:
         segmentation = read_result(result, settings.kind, image.shape[:2])
         seconds = time.perf_counter() - start
         content = self._content(result, settings.kind)
-        return Found(name, original_size, image, segmentation, settings, seconds, content)
+        return Found(name, source, original_size, image, segmentation, settings, seconds, content)
 
     def _set(self, settings: Settings) -> None:
         choose_results(self.predictor.model, settings.kind)

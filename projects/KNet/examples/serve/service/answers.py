@@ -32,10 +32,13 @@ class Answers:
         """``{"kind", "width", "height", "segments", "png"}``, see README.md."""
         if self.kind == "instance":
             return self._instances(result["instances"])
-        ids = result[KINDS[self.kind]]
-        ids, segments = ids if self.kind == "panoptic" else (ids, None)
+        if self.kind == "panoptic":
+            ids, segments = result["panoptic_seg"]
+            listed = self._segments(ids, segments)
+        else:
+            ids = result["class_map"]
+            listed = self._areas(ids)
         height, width = ids.shape
-        listed = self._segments(ids, segments) if self.kind == "panoptic" else self._areas(ids)
         png = base64.b64encode(self.to_png(result)).decode()
         head = {"kind": self.kind, "width": width, "height": height}
         return {**head, "segments": listed, "png": png}
