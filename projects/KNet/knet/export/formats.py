@@ -46,8 +46,16 @@ def write(network: Network, path: Path, kind: str, settings: Dict[str, Any]) -> 
             if kind == "onnx":
                 _write_onnx(network, path, inputs, text)
             elif kind == "torch-export":
+                if not _has_program_exporter():
+                    raise UsageError(
+                        f"--format torch-export needs torch 2.6 or newer, this is "
+                        f"{torch.__version__}: choose another, onnx or torchscript"
+                    )
                 program = torch.export.export(
-                    network, tuple(inputs.values()), dynamic_shapes=_dynamic_shapes(network)
+                    network,
+                    tuple(inputs.values()),
+                    dynamic_shapes=_dynamic_shapes(network),
+                    strict=False,
                 )
                 torch.export.save(program, path, extra_files={METADATA: text})
             else:
@@ -56,10 +64,13 @@ def write(network: Network, path: Path, kind: str, settings: Dict[str, Any]) -> 
         except (UsageError, OSError):
             raise
         except Exception as error:  # exporters raise all kinds
-            reason = " ".join(str(error).split())[:300]
+            cause = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
             raise UsageError(
-                f"this model cannot be written as {kind}, torch {torch.__version__} says "
-                f"{type(error).__name__}: {reason}; choose another --format"
+                f"this model cannot be written as {kind}: torch {torch.__version__} says "
+                f"{reason}; choose another --format"
             ) from error
 
 

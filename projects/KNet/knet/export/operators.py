@@ -1,4 +1,4 @@
-"""Operators that export formats lack, made of ones that they have; the values are the same."""
+"""What export formats lack, made of what they have; the values are the same."""
 
 from contextlib import contextmanager
 from typing import Iterator, Optional
@@ -8,13 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from ..modeling.backbones import deform_conv
+from ..modeling.semantic import knet_head
 
 __all__ = ["exportable_operators"]
 
 
 @contextmanager
 def exportable_operators() -> Iterator[None]:
-    """Within, models run on operators that ONNX has for every size of image.
+    """Within, models run on what exporters follow and ONNX has for every size of image.
 
     Attention takes its plain path, of matrix products: the fused one is PyTorch's own.
     """
@@ -24,6 +25,7 @@ def exportable_operators() -> Iterator[None]:
         with (
             mock.patch.object(F, "adaptive_avg_pool2d", adaptive_avg_pool2d),
             mock.patch.object(deform_conv, "deform_conv2d", deform_conv2d),
+            mock.patch.object(knet_head, "STOP_AT_CLASSIFIER", False),
         ):
             yield
     finally:

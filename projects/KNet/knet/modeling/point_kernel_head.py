@@ -118,7 +118,8 @@ class PointKernelHead(nn.Module):
         kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
 
         mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
-        points = torch.stack((torch.div(cells, width, rounding_mode="floor"), cells % width), -1)
+        rows = torch.div(cells, width, rounding_mode="floor")
+        points = torch.stack((rows, cells - rows * width), -1)
         return kernels, _around_points(mask_logits, bias.float(), fall_off.float(), points)
 
     @torch.no_grad()  # learned by the loss of the points

@@ -36,7 +36,7 @@ def strongest_cells(logits: torch.Tensor, count: int) -> Tuple[torch.Tensor, tor
     Returns:
         (B, N) cells, y * W + x, by falling score, and (B, N) bool, is it a local maximum.
     """
-    best = logits.amax(1)
+    best = logits.amax(1, keepdim=True)
     is_peak = (F.max_pool2d(best, 3, stride=1, padding=1) == best).flatten(1)
     best = best.flatten(1)
     spread = best.amax(1, keepdim=True) - best.amin(1, keepdim=True)

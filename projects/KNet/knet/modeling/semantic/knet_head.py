@@ -83,8 +83,12 @@ def _is_classifier(module: nn.Module, num_classes: int) -> bool:
     )
 
 
+# An exporter cannot follow an exception out of a module; what nobody uses it leaves out by itself
+STOP_AT_CLASSIFIER = True
+
+
 class _Classified(Exception):
-    """Ends a head's forward where its classifier has run; holds its input and output."""
+    """Ends a head's forward where its classifier has run."""
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -267,16 +271,22 @@ class KNetSemSegHead(nn.Module):
             feature_map = self.base_head.pixel_features(features)
             return feature_map, self.base_head.predictor(feature_map)
 
-        def stop(module, inputs, output):
-            raise _Classified(inputs[0], output)  # no loss of its own, no resizing
+        found = []
 
-        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(stop)
+        def keep(module, inputs, output):
+            found[:] = inputs[0], output
+            if STOP_AT_CLASSIFIER:
+                raise _Classified  # no loss of its own, no resizing
+
+        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(keep)
         try:
             self.base_head(features, targets)
-        except _Classified as classified:
-            return classified.args
+        except _Classified:
+            pass
         finally:
             handle.remove()
+        if found:
+            return found[0], found[1]
         raise UsageError(
             f"{type(self.base_head).__name__} does not call its '{self._classifier}': name its "
             "classifier in MODEL.KNET.SEMANTIC.CLASSIFIER"
