@@ -25,7 +25,11 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     package_dir={"": "projects/KNet"},
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
-    package_data={"knet.report": ["*.css", "*.js"], "knet.visualization": ["*.css"]},
+    package_data={
+        "knet.report": ["*.css", "*.js"],
+        "knet.visualization": ["*.css"],
+        "knet.web": ["*.css"],
+    },
     py_modules=["knet_cli"],
     entry_points={"console_scripts": ["knet = knet_cli:main"]},
     python_requires=">=3.10",
@@ -54,5 +58,6 @@ setup(
         "tiff": ["imagecodecs", "tifffile"],
         "timm": ["timm"],
         "video": ["av"],
+        "web": ["gradio>=6"],
     },
 )
