@@ -11,7 +11,12 @@ from knet.commands import draw_losses
 from tests.conftest import REPO
 
 TOOLS = REPO / "projects" / "KNet" / "tools"
-NO_COMMAND = {"set_up.py", "benchmark_evaluation.py"}  # of a checkout only
+NO_COMMAND = {
+    "set_up.py",
+    "benchmark_evaluation.py",
+    "benchmark_loading.py",
+    "document_config.py",
+}  # of a checkout only
 
 
 def test_the_list_needs_neither_the_package_nor_torch():

@@ -40,9 +40,14 @@ COMMANDS = {
     "predict-collection": Command(
         "knet.commands.predict_collection", "results of very many images, on several machines"
     ),
+    "web": Command("knet.commands.web", "a page to try a model on one's own picture"),
+    "export": Command("knet.commands.export", "a model as ONNX, torch.export or TorchScript"),
+    "report": Command("knet.commands.report", "a page about a model: how good, where it fails"),
     "draw": Command("knet.commands.draw_results", "draw results of an evaluation beside the truth"),
     "draw-run": Command("knet.commands.draw_run", "draw curves of trainings"),
     "draw-losses": Command("knet.commands.draw_losses", "draw each loss of a training"),
+    "draw-kernels": Command("knet.commands.draw_kernels", "draw what a model's kernels do"),
+    "pack": Command("knet.commands.pack_predictions", "an archive for an evaluation server"),
     "model-file": Command("knet.commands.make_model_file", "make one file to share of a model"),
     "convert": Command(
         "knet.commands.convert_checkpoint", "change weights from the authors' form, and back"

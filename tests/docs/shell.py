@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import List
 
 from detectron2.engine import default_argument_parser
@@ -91,7 +92,9 @@ def train_net_parser():
 
 @cache
 def tool(path: str):
-    """A program of the checkout as a module."""
+    """The module of a program of the checkout: the package's, where it is a command."""
+    if importlib.util.find_spec(f"knet.commands.{Path(path).stem}"):
+        return importlib.import_module(f"knet.commands.{Path(path).stem}")
     spec = importlib.util.spec_from_file_location(f"docs_{path[:-3].split('/')[-1]}", REPO / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,7 @@
-"""The program: options, the model, the server."""
+"""A page to try a model on one's own picture, in the browser.
+
+knet web --weights model_final.pth
+"""
 
 import argparse
 import os
@@ -13,14 +16,14 @@ from ..encoding import write_any_text
 from ..errors import DatasetError, UsageError
 from ..predictor import Predictor
 
-__all__ = ["main"]
-
 INTERRUPTED = 130
 
 
-def parse_args(argv: Optional[Sequence[str]], prog: str) -> argparse.Namespace:
+def parse_args(
+    argv: Optional[Sequence[str]] = None, program: Optional[str] = None
+) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog=prog,
+        prog=program,
         description="A page to try a model on one's own picture. Ctrl-C ends it.",
     )
     add = parser.add_argument
@@ -41,21 +44,21 @@ def parse_args(argv: Optional[Sequence[str]], prog: str) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None, prog: str = "web.py") -> int:
+def main(argv: Optional[Sequence[str]] = None, program: str = "web.py") -> int:
     """Serve until Ctrl-C; returns the exit status.
 
     Args:
         argv: the words of the command line; None: this program's.
-        prog: its name, for what it says.
+        program: its name, for what it says.
     """
-    args = parse_args(argv, prog)
+    args = parse_args(argv, program)
     write_any_text()
     try:
         check_arguments(args)
         serve(args)
         return 0
     except (UsageError, DatasetError) as error:
-        print(f"{prog}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return INTERRUPTED
     return 1
@@ -87,8 +90,8 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def serve(args: argparse.Namespace) -> None:
     predictor = Predictor(args.weights, config=args.config_file, device=args.device, opts=args.opts)
-    from .page import LOOK, build_page  # Gradio takes seconds
-    from .segmenting import Segmenter
+    from ..web.page import LOOK, build_page  # Gradio takes seconds
+    from ..web.segmenting import Segmenter
 
     segmenter = Segmenter(predictor, args.max_side, round(args.max_megapixels * 1e6))
     count = len(predictor.classes)

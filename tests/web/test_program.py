@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from knet.web import main as program
+from knet.commands import web as program
 
 
 @pytest.fixture
