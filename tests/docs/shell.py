@@ -14,6 +14,7 @@ from tests.conftest import REPO
 
 TOOLS = "projects/KNet/tools/"
 EXAMPLES = "projects/KNet/examples/extend"
+SERVE = "projects/KNet/examples/serve"
 # of the shell, and programs of others; what is installed as knet has a test of its own
 NOT_CHECKED = {
     *("#", "#!/bin/bash", "#SBATCH", ".", "cd", "exit", "export", "if", "status=$?"),
@@ -78,7 +79,8 @@ def python(words: List[str], own_files: str) -> None:
     elif program == f"{EXAMPLES}/train_net.py":
         python(["train_net.py", *words], own_files)
     elif program == "-m":
-        assert importlib.util.find_spec(words[0]), words[0]
+        found = importlib.util.find_spec(words[0]) or (REPO / SERVE / words[0]).is_dir()
+        assert found, words[0]
         assert all((REPO / word).exists() for word in words[1:] if "/" in word)
     elif program != "-c":
         raise NotChecked(f"python {program}")
