@@ -16,6 +16,7 @@ from knet.errors import UsageError
 from knet.export import Network, compare, describe, export_model, operators, read
 from knet.export.formats import SUFFIXES, _has_program_exporter
 from knet.export.knet_runtime import OnnxPredictor
+from knet.modeling.cpu import prefer_onednn
 from knet.modeling.point_kernel_head import PointKernelHead
 
 from ..tiny_model import LAYOUT, tiny_model
@@ -30,6 +31,12 @@ def loaded(**options):
     classes = [ModelClass(i, i + 1, f"class {i}", i in LAYOUT.thing_ids) for i in LAYOUT.ids]
     model.info = ModelInfo(cfg, tuple(classes))
     return model
+
+
+def dilations_in(path):
+    nodes = pytest.importorskip("onnx").load(path).graph.node
+    attributes = [a for node in nodes if node.op_type == "Conv" for a in node.attribute]
+    return {tuple(a.ints) for a in attributes if a.name == "dilations"}
 
 
 POINTS = {"kernel_head": PointKernelHead, "residual": True, "num_kernels": 70}
@@ -59,7 +66,11 @@ def test_a_server_gets_what_the_predictor_gives(tmp_path):
     """From uint8 images of several sizes to every result, through the file alone."""
     pytest.importorskip("onnxruntime")
     model = loaded()
+    prefer_onednn(model)
+    dilations = {name: m.dilation for name, m in model.named_modules() if hasattr(m, "dilation")}
     export_model(model, tmp_path / "model.onnx")
+    assert dilations_in(tmp_path / "model.onnx") == {(1, 1)}  # the others are for PyTorch alone
+    assert all(model.get_submodule(name).dilation == each for name, each in dilations.items())
     assert (tmp_path / "knet_runtime.py").is_file()
     rng = np.random.default_rng(0)
     shapes = [(90, 120), (61, 75), (90, 120), (80, 64)]

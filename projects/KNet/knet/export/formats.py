@@ -6,7 +6,7 @@ Every format has dynamic height, width and batch, and the model's description in
 import json
 import logging
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
@@ -15,7 +15,7 @@ import torch
 from ..errors import UsageError
 from .knet_runtime import METADATA
 from .network import Network, example_inputs
-from .operators import exportable_operators
+from .operators import exportable_operators, plain_pixel_convolutions
 
 __all__ = ["FORMATS", "SUFFIXES", "read", "write"]
 
@@ -41,7 +41,9 @@ def write(network: Network, path: Path, kind: str, settings: Dict[str, Any]) -> 
     # odd sides, so that whatever a model pads is in the program
     inputs = example_inputs(network, 2, 135, 203, settings["input"]["dtype"])
     text = json.dumps(settings)
-    with torch.no_grad(), exportable_operators(), _quietly():
+    # TorchScript is for PyTorch on the CPU, as the model is
+    plain = nullcontext() if kind == "torchscript" else plain_pixel_convolutions(network)
+    with torch.no_grad(), exportable_operators(), plain, _quietly():
         try:
             if kind == "onnx":
                 _write_onnx(network, path, inputs, text)

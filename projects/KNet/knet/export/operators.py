@@ -5,12 +5,13 @@ from typing import Iterator, Optional
 from unittest import mock
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from ..modeling.backbones import deform_conv
 from ..modeling.semantic import knet_head
 
-__all__ = ["exportable_operators"]
+__all__ = ["exportable_operators", "plain_pixel_convolutions"]
 
 
 @contextmanager
@@ -30,6 +31,27 @@ def exportable_operators() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was_fast)
+
+
+@contextmanager
+def plain_pixel_convolutions(model: nn.Module) -> Iterator[None]:
+    """Within, no 1x1 convolution is dilated: that changes nothing, and is for PyTorch alone.
+
+    See :func:`knet.modeling.cpu.prefer_onednn`.
+    """
+    dilated = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.dilation != (1, 1)
+    ]
+    was = [m.dilation for m in dilated]
+    for m in dilated:
+        m.dilation = (1, 1)
+    try:
+        yield
+    finally:
+        for m, dilation in zip(dilated, was):
+            m.dilation = dilation
 
 
 def adaptive_avg_pool2d(x: torch.Tensor, size: int) -> torch.Tensor:
