@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from panopticapi.utils import rgb2id
 from PIL import Image
 
 import knet
-from knet.export import export_model
+from knet.export import export_model, knet_runtime
 from tests.conftest import PUBLISHED_FORM, REPO, TINY
 from tests.tools.demo import make_model_file, write_picture
 
@@ -298,10 +299,24 @@ def test_stopped_in_the_middle_it_answers_what_it_has_accepted(start, pictures):
         assert all(line["bytes"] > 0 and line["seconds"] > 0 for line in asked)
 
 
-def test_a_wrong_setting_is_told():
-    environment = {**os.environ, "KNET_MAX_BATCH": "0"}
-    command = [sys.executable, "-m", "service"]
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"MAX_BATCH": "0"}, "KNET_MAX_BATCH is 0: give a number above 0"),
+        ({"THREADS": "-1"}, "KNET_THREADS is -1: give 0 or more"),
+        ({"MODEL": "{}/model.onnx"}, "no knet_runtime.py beside it, which the export puts there"),
+        ({"MODEL": "{}/beside/model.onnx"}, "is no model that onnxruntime can load"),
+    ],
+)
+def test_a_wrong_setting_is_told(settings, sentence, tmp_path):
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    shutil.copy(knet_runtime.__file__, beside)
+    for folder in (tmp_path, beside):
+        (folder / "model.onnx").write_text("no model")
+    given = {f"KNET_{name}": value.format(tmp_path) for name, value in settings.items()}
+    command, environment = [sys.executable, "-m", "service"], {**os.environ, **given}
     done = subprocess.run(command, cwd=SERVE, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     (line,) = done.stdout.splitlines()
-    assert json.loads(line)["message"] == "KNET_MAX_BATCH is 0: give a number above 0"
+    assert sentence in json.loads(line)["message"] and not done.stderr

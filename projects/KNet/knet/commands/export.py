@@ -76,7 +76,8 @@ def main(argv=None, program: str = "export.py") -> int:
         print(f"{program}: {args.output} is written, but differs from the model", file=sys.stderr)
         return DIFFERS
     size = os.path.getsize(args.output) / 1e6
-    print(f"{args.output}: {len(model.info.classes)} classes, {size:.1f} MB")
+    count = len(model.info.classes)
+    print(f"{args.output}: {count} class{'' if count == 1 else 'es'}, {size:.1f} MB")
     return 0
 
 

@@ -68,9 +68,12 @@ class OnnxPredictor:
         options.intra_op_num_threads = threads
         if not os.path.isfile(path):
             raise ValueError(f"{path}: no such file")
-        self._session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=list(providers)
-        )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=list(providers)
+            )
+        except Exception as error:  # onnxruntime raises many kinds
+            raise ValueError(f"{path} is no model that onnxruntime can load: {error}") from error
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA not in metadata:
             raise ValueError(f"{path} is no model of K-Net's export: it does not tell its classes")

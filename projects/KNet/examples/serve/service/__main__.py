@@ -40,12 +40,18 @@ def load_predictor(settings: Settings):
     """The model, warm.
 
     Raises:
-        ImportError: ``knet_runtime.py`` is not beside it.
-        ValueError: it is none, or does not make the results.
+        ImportError: a package is missing.
+        ValueError: it is none, has no ``knet_runtime.py`` beside it, or does not make the results.
     """
     if settings.result not in ("", *KINDS):
         raise ValueError(f"KNET_RESULT is {settings.result!r}: give {', '.join(KINDS)}")
-    sys.path.insert(0, str(Path(settings.model).resolve().parent))
+    folder = Path(settings.model).resolve().parent
+    if not (folder / "knet_runtime.py").is_file():
+        raise ValueError(
+            f"KNET_MODEL is {settings.model}: there is no knet_runtime.py beside it, which the "
+            "export puts there"
+        )
+    sys.path.insert(0, str(folder))
     from knet_runtime import OnnxPredictor
 
     options = {

@@ -80,5 +80,6 @@ def _read(variable: str, text: str, kind: type):
         raise ValueError(f"{variable} is {text!r}: give a number") from None
     can_be_0 = variable in ("KNET_MAX_WAIT", "KNET_SCORE_THRESHOLD", "KNET_THREADS")
     if not (value > 0 or (value == 0 and can_be_0)):
-        raise ValueError(f"{variable} is {text}: give a number above 0")
+        least = "0 or more" if can_be_0 else "a number above 0"
+        raise ValueError(f"{variable} is {text}: give {least}")
     return value
