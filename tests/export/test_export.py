@@ -104,6 +104,17 @@ def test_the_description_is_in_every_file(tmp_path):
     assert told["test"]["score_threshold"] == 0.3
 
 
+@pytest.mark.parametrize("part", ["torch.jit.trace", "knet.export.run.compare"])
+def test_what_exporters_and_runtimes_raise_is_a_sentence(part, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no such\noperator")
+
+    monkeypatch.setattr(part, fail)
+    with pytest.raises(UsageError, match=r"this model .*torchscript.*RuntimeError: no such oper"):
+        export_model(loaded(), tmp_path / "model.ts", "torchscript")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_none_of_the_projects_is_refused():
     with pytest.raises(UsageError, match="META_ARCHITECTURE Linear cannot be exported"):
         Network(torch.nn.Linear(2, 2))

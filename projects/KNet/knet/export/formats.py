@@ -17,7 +17,7 @@ from .knet_runtime import METADATA
 from .network import Network, example_inputs
 from .operators import exportable_operators, plain_pixel_convolutions
 
-__all__ = ["FORMATS", "SUFFIXES", "read", "write"]
+__all__ = ["FORMATS", "SUFFIXES", "failures_told", "read", "write"]
 
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "torchscript": ".ts"}
 FORMATS = tuple(SUFFIXES)
@@ -43,37 +43,44 @@ def write(network: Network, path: Path, kind: str, settings: Dict[str, Any]) -> 
     text = json.dumps(settings)
     # TorchScript is for PyTorch on the CPU, as the model is
     plain = nullcontext() if kind == "torchscript" else plain_pixel_convolutions(network)
-    with torch.no_grad(), exportable_operators(), plain, _quietly():
-        try:
-            if kind == "onnx":
-                _write_onnx(network, path, inputs, text)
-            elif kind == "torch-export":
-                if not _has_program_exporter():
-                    raise UsageError(
-                        f"--format torch-export needs torch 2.6 or newer, this is "
-                        f"{torch.__version__}: choose another, onnx or torchscript"
-                    )
-                program = torch.export.export(
-                    network,
-                    tuple(inputs.values()),
-                    dynamic_shapes=_dynamic_shapes(network),
-                    strict=False,
-                )
-                torch.export.save(program, path, extra_files={METADATA: text})
-            else:
-                traced = torch.jit.trace(network, tuple(inputs.values()), check_trace=False)
-                torch.jit.save(traced, path, _extra_files={METADATA: text})
-        except (UsageError, OSError):
-            raise
-        except Exception as error:  # exporters raise all kinds
-            cause = error
-            while cause.__cause__ is not None:
-                cause = cause.__cause__
-            reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
-            raise UsageError(
-                f"this model cannot be written as {kind}: torch {torch.__version__} says "
-                f"{reason}; choose another --format"
-            ) from error
+    with (
+        failures_told(f"cannot be written as {kind}"),
+        torch.no_grad(),
+        exportable_operators(),
+        plain,
+        _quietly(),
+    ):
+        if kind == "onnx":
+            _write_onnx(network, path, inputs, text)
+        elif kind == "torch-export":
+            _write_program(network, path, inputs, text)
+        else:
+            traced = torch.jit.trace(network, tuple(inputs.values()), check_trace=False)
+            torch.jit.save(traced, path, _extra_files={METADATA: text})
+
+
+@contextmanager
+def failures_told(what: str) -> Iterator[None]:
+    """Within, whatever an exporter or a runtime raises becomes a sentence.
+
+    Args:
+        what: the model does not do, or its file.
+
+    Raises:
+        UsageError: it was raised.
+    """
+    try:
+        yield
+    except (UsageError, OSError):
+        raise
+    except Exception as error:  # they raise all kinds
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}"
+        raise UsageError(
+            f"this model {what} (torch {torch.__version__}: {reason}): choose another --format"
+        ) from error
 
 
 def read(path: Path, kind: str) -> Run:
@@ -119,6 +126,23 @@ def _write_onnx(
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA: settings})
     onnx.save(model, path)
+
+
+def _write_program(
+    network: Network, path: Path, inputs: Dict[str, torch.Tensor], settings: str
+) -> None:
+    if not _has_program_exporter():
+        raise UsageError(
+            f"--format torch-export needs torch 2.6 or newer, this is {torch.__version__}: choose "
+            "another, onnx or torchscript"
+        )
+    program = torch.export.export(
+        network,
+        tuple(inputs.values()),
+        dynamic_shapes=_dynamic_shapes(network),
+        strict=False,
+    )
+    torch.export.save(program, path, extra_files={METADATA: settings})
 
 
 def _has_program_exporter() -> bool:

@@ -11,7 +11,7 @@ from ..files import replacing
 from . import knet_runtime
 from .check import Comparison, compare
 from .description import describe
-from .formats import read, write
+from .formats import failures_told, read, write
 from .network import Network
 
 __all__ = ["export_model"]
@@ -33,7 +33,7 @@ def export_model(
         see :func:`knet.export.compare`; the file is there whatever they say.
 
     Raises:
-        UsageError: the format cannot have this model, or a package is missing.
+        UsageError: the format cannot have this model, or a package is missing; there is no file.
     """
     path = Path(path)
     network = Network(model)
@@ -41,7 +41,8 @@ def export_model(
     # its suffix tells torch what it is
     with replacing(path, path.with_name(f".{os.getpid()}.{path.name}")) as temporary:
         write(network, temporary, kind, settings)
-        comparisons = compare(network, read(temporary, kind), settings["input"]["dtype"])
+        with failures_told(f"cannot be run as {kind}"):
+            comparisons = compare(network, read(temporary, kind), settings["input"]["dtype"])
     if kind == "onnx":
         shutil.copyfile(knet_runtime.__file__, path.parent / "knet_runtime.py")
     return comparisons
