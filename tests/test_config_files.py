@@ -44,6 +44,8 @@ def test_a_base_that_is_nowhere_is_told(tmp_path):
         load_config(str(config))
     with pytest.raises(UsageError, match="--config-file knet_nothing does not exist"):
         load_config("knet_nothing")
+    with pytest.raises(UsageError, match=r"did you mean .*knet_panoptic_fast"):
+        load_config("knet_panoptic_fsat.yaml")
 
 
 def test_an_address_is_left_alone():

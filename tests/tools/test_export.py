@@ -22,6 +22,10 @@ def test_one_file_of_weights_becomes_one_to_serve(tiny_config, tmp_path):
     words = ("--weights", weights, "--format", "torchscript", "--output")
     refused = run(*words, tmp_path / "model.onnx")
     assert refused.returncode == 1 and "must end in .ts" in refused.stderr
+    folder = tmp_path / "folder.ts"
+    folder.mkdir()
+    refused = run(*words, folder, "--force")
+    assert refused.returncode == 1 and "is a folder: name a file as --output" in refused.stderr
     made = run(*words, target)
     assert made.returncode == 0, made.stderr
     assert target.is_file() and made.stdout.count("mask_logits") == 6

@@ -147,6 +147,7 @@ def test_the_program_draws_all_kinds(tiny_options, tmp_path, pictures, capsys):
         ([], "--input"),
         (["--dataset", "nowhere"], "nowhere"),
         (["--input", "{pictures}", "--each", "-1"], "--each"),
+        (["--input", "{pictures}", "--output", "{pictures}"], "give a folder as --output"),
         (["--input", "{pictures}", "--confidence-threshold", "1"], "--confidence-threshold"),
     ],
 )

@@ -1,10 +1,11 @@
 """Config files by their path, or by the name of a published one, away from a checkout too."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import List, Optional, Union
 
-__all__ = ["config_names", "find_config"]
+__all__ = ["close_names", "config_names", "find_base", "find_config"]
 
 # In the package, and beside its source
 _FOLDERS = [Path(__file__).parent / "configs", Path(__file__).parents[3] / "configs"]
@@ -51,3 +52,8 @@ def config_names() -> List[str]:
         return []
     files = (f.relative_to(folder) for f in folder.rglob("*.yaml") if not f.name.startswith("Base"))
     return sorted(str(file.with_suffix("")) for file in files)
+
+
+def close_names(name: str) -> List[str]:
+    """Published configs that may be meant by a name that is none."""
+    return difflib.get_close_matches(name.removesuffix(".yaml"), config_names(), n=3, cutoff=0.6)

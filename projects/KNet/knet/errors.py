@@ -6,6 +6,13 @@ from typing import Callable
 Tell = Callable[[str, str], None]
 
 
+# What to do where files of a data set are not
+MEND_PATHS = (
+    "set the environment variable DETECTRON2_DATASETS to the folder that holds the data, or mend "
+    "the data set's paths"
+)
+
+
 class UsageError(ValueError):
     """A configuration that cannot work: the message names the key and what to set it to."""
 

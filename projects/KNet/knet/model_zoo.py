@@ -1,6 +1,5 @@
 """The published models by name, from a checkout or from an installed package."""
 
-import difflib
 import logging
 import os
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from .checkpoint.architecture import published_config
 from .checkpoint.recognize import content_of, is_official, recognize
 from .checkpoint.safe_load import INFO_KEY
-from .config_files import config_names, find_config
+from .config_files import close_names, config_names, find_config
 from .engine import KNetTrainer
 from .engine.checkpointer import KNetCheckpointer
 from .engine.main import load_config, merge_options
@@ -172,9 +171,8 @@ def _find(name_or_path: Union[str, os.PathLike]) -> Path:
     file = find_config(name_or_path)
     if file is not None:
         return file
-    known = config_names()
-    close = difflib.get_close_matches(name_or_path.removesuffix(".yaml"), known, n=3, cutoff=0.3)
-    raise UsageError(
-        f"there is no config {name_or_path!r}, neither as a file nor by name; "
-        + (f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(known)}")
+    close = close_names(name_or_path)
+    hint = (
+        f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(config_names())}"
     )
+    raise UsageError(f"there is no config {name_or_path!r}, neither as a file nor by name; {hint}")

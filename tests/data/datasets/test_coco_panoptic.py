@@ -113,7 +113,9 @@ def test_a_file_that_is_no_panoptic_json_is_named(tmp_path, content, mention):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_json_that_is_not_there_is_named(tmp_path, make):
     make(tmp_path / "panoptic.json")
-    with pytest.raises(DatasetError, match=r"panoptic\.json does not exist"):
+    with pytest.raises(
+        DatasetError, match=r"panoptic\.json does not exist: set .*DETECTRON2_DATASETS"
+    ):
         read_panoptic_json(str(tmp_path / "panoptic.json"))
 
 

@@ -70,7 +70,9 @@ def test_two_images_of_one_name(shelf):
 
 
 def test_folders_that_are_not_there_or_empty(shelf):
-    with pytest.raises(DatasetError, match=f"{shelf.labels} does not exist"):
+    with pytest.raises(
+        DatasetError, match=f"{shelf.labels} does not exist: set .*DETECTRON2_DATASETS"
+    ):
         load(shelf)
     shelf.labels.mkdir()
     with pytest.raises(DatasetError, match=f"{shelf.images} does not exist"):

@@ -78,6 +78,8 @@ def check_arguments(args: argparse.Namespace) -> None:
     """
     if (args.input is None) == (args.dataset is None):
         raise UsageError("give one of --input and --dataset")
+    if os.path.isfile(args.output):
+        raise UsageError(f"{args.output} is a file: give a folder as --output")
     for name, least in (("each", 0), ("limit", 1)):
         value = getattr(args, name)
         if value is not None and value < least:

@@ -90,5 +90,7 @@ def check_output(args: argparse.Namespace) -> None:
     suffix = SUFFIXES[args.format]
     if not args.output.endswith(suffix):
         raise UsageError(f"--output {args.output} must end in {suffix} for --format {args.format}")
+    if os.path.isdir(args.output):
+        raise UsageError(f"{args.output} is a folder: name a file as --output")
     if os.path.exists(args.output) and not args.force:
         raise UsageError(f"{args.output} exists already: choose another file, or add --force")

@@ -14,7 +14,7 @@ from ..data.colors import metadata_colors
 from ..data.datasets.custom import register_custom_datasets
 from ..data.image_reading import RAW, ImageReader
 from ..data.training_images import load_dicts, load_to_check
-from ..errors import DatasetError, UsageError
+from ..errors import MEND_PATHS, DatasetError, UsageError
 from ..evaluation.build import check_evaluator
 from ..evaluation.images import is_measured
 from ..modeling.criterion import SEMANTIC_LOSSES
@@ -275,7 +275,5 @@ def _check_files(name: str, key: str) -> None:
         path = metadata.get(what)
         if path is not None and not PathManager.exists(path):
             raise DatasetError(
-                f"{path} ({what} of '{name}' in DATASETS.{key}) does not exist: set the "
-                "environment variable DETECTRON2_DATASETS to the folder that holds the data, or "
-                "mend the data set's paths"
+                f"{path} ({what} of '{name}' in DATASETS.{key}) does not exist: {MEND_PATHS}"
             )

@@ -19,7 +19,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
-from ..config_files import find_base, find_config
+from ..config_files import close_names, find_base, find_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
 from ..data.datasets.custom import register_custom_datasets
 from ..data.training_images import loading_once
@@ -70,7 +70,9 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     if config_file:
         path = find_config(config_file)
         if path is None:
-            raise UsageError(f"--config-file {config_file} does not exist")
+            close = close_names(config_file)
+            hint = f": did you mean {' or '.join(close)}?" if close else ""
+            raise UsageError(f"--config-file {config_file} does not exist{hint}")
         try:
             # runs no code of the file's
             content = _Utf8Config.load_yaml_with_base(str(path), allow_unsafe=False)

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 
-from ...errors import DatasetError, Tell, UsageError, refuse
+from ...errors import MEND_PATHS, DatasetError, Tell, UsageError, refuse
 from ..colors import fixed_color, read_colors
 from .plain_numbers import number_ids, plain_crowd, plain_size
 
@@ -40,7 +40,7 @@ def read_json(path: str, what: str, keys: Sequence[str], **hooks: Callable) -> D
         DatasetError: it is missing, no json, or lacks one of them.
     """
     if not PathManager.isfile(path):
-        raise DatasetError(f"the {what} {path} does not exist")
+        raise DatasetError(f"the {what} {path} does not exist: {MEND_PATHS}")
     try:
         with PathManager.open(path, encoding="utf-8-sig") as f:
             content = json.load(f, **hooks)

@@ -6,7 +6,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...errors import DatasetError, Tell, refuse
+from ...errors import MEND_PATHS, DatasetError, Tell, refuse
 from ..colors import fixed_color
 
 __all__ = [
@@ -94,7 +94,7 @@ def files_below(root: str, endings: Sequence[str], folder: str = "") -> List[Tup
     """
     path = os.path.join(root, folder) if folder else root
     if not PathManager.isdir(path):
-        raise DatasetError(f"the folder {path} does not exist")
+        raise DatasetError(f"the folder {path} does not exist: {MEND_PATHS}")
     found = []
     for name in sorted(PathManager.ls(path)):
         below, whole = os.path.join(folder, name), os.path.join(path, name)
