@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,10 +51,15 @@ def weights(shapes, tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
-def start(weights, tmp_path_factory):
+def exported(weights, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export_model(knet.load_model(weights, device="cpu"), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def start(exported, tmp_path_factory):
     """Starts a service with these settings: a context with its address and process."""
-    folder = tmp_path_factory.mktemp("exported")
-    export_model(knet.load_model(weights, device="cpu"), folder / "model.onnx")
     without = tmp_path_factory.mktemp("without")
     for name in ("torch", "detectron2", "knet"):
         (without / f"{name}.py").write_text("raise ImportError('the server has none')")
@@ -62,7 +68,7 @@ def start(weights, tmp_path_factory):
     def run(**settings):
         with socket.create_server(("127.0.0.1", 0)) as free:
             listen = f"127.0.0.1:{free.getsockname()[1]}"
-        own = {"model": str(folder / "model.onnx"), "listen": listen, "threads": 1, **settings}
+        own = {"model": str(exported), "listen": listen, "threads": 1, **settings}
         environment = {**os.environ, "PYTHONPATH": str(without)}
         environment.update({f"KNET_{name.upper()}": str(value) for name, value in own.items()})
         command = [sys.executable, "-m", "service"]
@@ -172,6 +178,18 @@ def test_an_instance_result_has_coco_masks(start, pictures, weights):
     masks = np.array([mask_util.decode(rle) for rle in rles], dtype=bool)
     assert np.array_equal(masks, instances.pred_masks.numpy())
     assert refused.status_code == 422 and refused.json()["error"]["code"] == "no_png"
+
+
+def test_a_model_that_makes_instances_alone_gives_them(start, exported):
+    """Untold, as the config of an instance model says: a panoptic result can be made of it too."""
+    import onnx
+
+    model = onnx.load(exported)
+    settings = {**json.loads(model.metadata_props[0].value), "results": ["instances"]}
+    onnx.helper.set_model_props(model, {"knet": json.dumps(settings)})
+    onnx.save(model, exported.with_name("instances.onnx"))
+    with start(model=exported.with_name("instances.onnx")) as (address, _):
+        assert requests.get(f"{address}/v1/model", timeout=5).json()["kind"] == "instance"
 
 
 def png(width: int, height: int, mode: str = "L") -> bytes:

@@ -172,7 +172,6 @@ def _find(name_or_path: Union[str, os.PathLike]) -> Path:
     if file is not None:
         return file
     close = close_names(name_or_path)
-    hint = (
-        f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(config_names())}"
-    )
+    names = " or ".join(close) or ", ".join(config_names())
+    hint = f"{'did you mean' if close else 'known are'} {names}"
     raise UsageError(f"there is no config {name_or_path!r}, neither as a file nor by name; {hint}")

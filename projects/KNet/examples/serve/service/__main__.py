@@ -59,14 +59,11 @@ def load_predictor(settings: Settings):
         "threads": settings.threads,
         "image_format": "RGB",
     }
-    kinds = [settings.result] if settings.result else list(KINDS)
-    for kind in kinds:
-        try:
-            predictor = OnnxPredictor(settings.model, results=[KINDS[kind]], **options)
-            break
-        except ValueError:
-            if kind == kinds[-1]:
-                raise
+    kind = settings.result
+    if not kind:
+        made = OnnxPredictor(settings.model, **options).results
+        kind = next(each for each, key in KINDS.items() if key in made)
+    predictor = OnnxPredictor(settings.model, results=[KINDS[kind]], **options)
     predictor([np.zeros((64, 64, 3), np.uint8)])  # the first run takes longer
     logger.info("the model is loaded", extra={"told": {"model": settings.model, "kind": kind}})
     return predictor
