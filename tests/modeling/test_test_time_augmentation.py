@@ -199,6 +199,10 @@ def test_what_cannot_be_augmented_is_told(tiny_options, train_net):
     changes = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (0,)}
     outcome = train_net("--eval-only", options={**tiny_options, **changes})
     assert "TEST.AUG.MIN_SIZES" in outcome.sentence()
+    # before a training, not at its first evaluation
+    changes = {"TEST.AUG.ENABLED": True, "MODEL.META_ARCHITECTURE": "PanopticFPN"}
+    sentence = train_net(options={**tiny_options, **changes}).sentence()
+    assert "PanopticFPN" in sentence and "TEST.AUG.ENABLED" in sentence
     cfg = load_config(DEMO_CONFIG, ["TEST.AUG.ENABLED", "True"])
     with pytest.raises(UsageError, match=r"TEST\.AUG\.ENABLED"):
         with_test_time_augmentation(cfg, torch.nn.Identity())
