@@ -6,6 +6,7 @@ Dataset dicts have the image's ``height`` and ``width`` here, whether or not the
 import json
 import os
 from collections import defaultdict
+from functools import cached_property
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from pycocotools import mask as mask_util
@@ -170,6 +171,24 @@ class SemanticResults(Results):
     IMAGE_KEY = "file_name"
     TRUTH_KEYS = ("pan_seg_file_name", "sem_seg_file_name")
 
+    def __contains__(self, dataset_dict: Dict) -> bool:
+        return self._path(dataset_dict) in self.by_image
+
+    def _path(self, dataset_dict: Dict) -> str:
+        """Of an image as the json has it: elsewhere its data may have been in another folder."""
+        path = dataset_dict["file_name"]
+        if path in self.by_image:
+            return path
+        same = self._paths[os.path.basename(path)]
+        return same[0] if len(same) == 1 else path
+
+    @cached_property
+    def _paths(self) -> Dict[str, List[str]]:
+        paths = defaultdict(list)
+        for path in self.by_image:
+            paths[os.path.basename(path)].append(path)
+        return paths
+
     def truth(self, dataset_dict: Dict) -> Segmentation:
         is_panoptic = "pan_seg_file_name" in dataset_dict
         ids = [c.id for c in pixel_classes(self.metadata, is_panoptic)]
@@ -182,7 +201,7 @@ class SemanticResults(Results):
         return Segmentation.from_masks(masks, segments, labels.shape)
 
     def prediction(self, dataset_dict: Dict) -> Segmentation:
-        entries = self.by_image[dataset_dict["file_name"]]
+        entries = self.by_image[self._path(dataset_dict)]
         classes = pixel_classes(self.metadata, "pan_seg_file_name" in dataset_dict)
         ids = {c.dataset_id: c.id for c in classes}
         segments = [self._segment(self._contiguous_id(e, ids, self.path)) for e in entries]
