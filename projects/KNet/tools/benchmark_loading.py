@@ -31,7 +31,7 @@ PARTS = {
     "image read": (KNetDatasetMapper, "_read_image"),
     "ground truth read": (dataset_mapper, "read_ground_truth"),
     "image augmented": (T.AugmentationList, "__call__"),
-    "panoptic masks and labels": (ground_truth, "_split_rows"),
+    "panoptic masks and labels": (ground_truth, "split_rows"),
 }
 
 

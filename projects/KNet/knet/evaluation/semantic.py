@@ -14,7 +14,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..data.class_layout import IGNORE_LABEL
-from ..data.ground_truth import check_truth_size, fill_segments, read_ground_truth
+from ..data.ground_truth import check_truth_size, read_ground_truth
+from ..data.panoptic_rows import fill_segments
 from ..data.run_lengths import encode_labels
 from ..data.training_images import load_dicts
 from ..errors import UsageError
