@@ -200,3 +200,19 @@ def test_a_run_whose_data_lay_elsewhere(shapes, tmp_path):
     path.write_text(json.dumps(kept + again))
     with pytest.raises(UsageError, match="has nothing of 3 images"):
         analyse(open_run(str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "semantic"])
+def test_an_image_without_results_is_told(shapes, tmp_path, kind):
+    make_run(tmp_path, shapes.val, kinds=[kind])
+    file, key = {
+        "panoptic": ("predictions.json", "image_id"),
+        "semantic": ("sem_seg_predictions.json", "file_name"),
+    }[kind]
+    path = Path(inference_folder(str(tmp_path), shapes.val), file)
+    kept = json.loads(path.read_text())
+    entries = kept["annotations"] if kind == "panoptic" else kept
+    entries[:] = [each for each in entries if each[key] != entries[0][key]]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(UsageError, match="has nothing of 1 images"):
+        analyse(open_run(str(tmp_path)))
