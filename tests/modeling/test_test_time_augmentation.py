@@ -112,6 +112,13 @@ def test_an_object_of_another_class_is_no_like():
     assert merged.mean().class_scores[0, 0] == pytest.approx(0.5)
 
 
+def test_scores_of_a_model_that_has_diverged_do_not_end_it():
+    nan = float("nan")
+    merged = MergedKernels(kernels([[nan, nan], [0.5, 0]], [(0, 8), (10, 18)]), num_kernels=2)
+    merged.add(kernels([[nan, nan], [0.5, 0]], [(0, 8), (10, 18)]))
+    assert merged.mean().class_scores[1, 0] == 0.5
+
+
 # --------------------------------------------------------------------------------------- models
 
 

@@ -165,6 +165,7 @@ class MergedKernels:
         )
         iou = mask_iou(ours.masks, other.masks)
         likeness = (ours.class_scores @ other.class_scores.t()) * iou * (iou >= MATCH_IOU)
+        likeness = likeness.nan_to_num(0.0)  # of a model that has diverged
         mine, theirs = linear_sum_assignment(likeness.cpu().numpy(), maximize=True)
         mine, theirs = (torch.from_numpy(x).to(iou.device) for x in (mine, theirs))
         like = iou[mine, theirs] >= MATCH_IOU
