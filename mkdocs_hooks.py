@@ -12,6 +12,7 @@ REPO = Path(__file__).resolve().parent
 ELSEWHERE = {
     "model_zoo.md": "MODEL_ZOO.md",
     "parts.md": "projects/KNet/README.md",
+    "serve.md": "projects/KNet/examples/serve/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
 }

@@ -19,13 +19,19 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="knet-detectron2",
-    version="0.5.0",
+    version="0.6.0",
     description="K-Net: unified image segmentation for Detectron2",
     license="Apache-2.0",
     cmdclass={"build_py": BuildWithConfigs},
     package_dir={"": "projects/KNet"},
     packages=find_packages("projects/KNet", include=["knet", "knet.*"]),
-    package_data={"knet.report": ["*.css", "*.js"], "knet.visualization": ["*.css"]},
+    package_data={
+        "knet.report": ["*.css", "*.js"],
+        "knet.visualization": ["*.css"],
+        "knet.web": ["*.css"],
+    },
+    py_modules=["knet_cli"],
+    entry_points={"console_scripts": ["knet = knet_cli:main"]},
     python_requires=">=3.10",
     # Not here: torch, torchvision and detectron2, which must match each other, and COCO's panoptic
     # tool, which as released asks for NumPy 1. projects/KNet/tools/set_up.py installs them.
@@ -46,10 +52,12 @@ setup(
         "cityscapes": ["cityscapesscripts"],
         "docs": ["latex2mathml", "mkdocs<2", "mkdocs-material"],
         "evaluation": ["hotcoco"],
+        "export": ["onnx", "onnxruntime", "onnxscript"],
         "ray": ["ray[data]"],
         "safetensors": ["safetensors"],
         "tiff": ["imagecodecs", "tifffile"],
         "timm": ["timm"],
         "video": ["av"],
+        "web": ["gradio>=6"],
     },
 )

@@ -10,6 +10,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")  # names of the pro
 HERE = ("127.0.0.1", "localhost")
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")  # a made-up one
 MAX_WAIT = 20_000  # ms, for what a test waits for; the machine may be busy
 
 
@@ -25,7 +26,7 @@ def browser():
     api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     with api.sync_playwright() as playwright:
         # a container's root may not use its sandbox, and its /dev/shm may be small
-        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        flags = ["--no-sandbox", "--disable-dev-shm-usage", *CAMERA]
         browser = playwright.chromium.launch(executable_path=program, args=flags)
         yield browser
         browser.close()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from knet import model_zoo
+from knet import config_files, model_zoo
 from knet.checkpoint import to_official
 from knet.errors import UsageError
 from tests.checkpoint import key_lists, models
@@ -30,7 +30,7 @@ def test_a_config_by_path(tmp_path):
 def test_an_installed_package_brings_its_configs(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "knet"
     shutil.copytree(REPO / "configs", package / "configs")
-    monkeypatch.setattr(model_zoo, "_FOLDERS", [package / "configs", tmp_path / "no checkout"])
+    monkeypatch.setattr(config_files, "_FOLDERS", [package / "configs", tmp_path / "no checkout"])
     assert model_zoo.get_config("ade20k/knet_fcn_r50").MODEL.META_ARCHITECTURE == "SemanticKNet"
 
 
@@ -41,7 +41,7 @@ def test_a_name_that_does_not_exist(monkeypatch, tmp_path):
         model_zoo.get_config("")
     with pytest.raises(UsageError, match=r"known are.*ade20k/knet_fcn_r50"):
         model_zoo.get_config("?")
-    monkeypatch.setattr(model_zoo, "_FOLDERS", [tmp_path / "a", tmp_path / "b"])
+    monkeypatch.setattr(config_files, "_FOLDERS", [tmp_path / "a", tmp_path / "b"])
     with pytest.raises(UsageError, match="there is no config"):
         model_zoo.get_config("coco/panoptic/knet_r50_1x")
 

@@ -26,8 +26,11 @@ def test_models_are_found_by_name_without_the_checkout(tmp_path):
     program = (
         "import knet; print(knet.__file__); "
         "print(knet.get_config('coco/panoptic/knet_r50_1x').SOLVER.MAX_ITER); "
-        "print(knet.get_config('knet_semantic.yaml').MODEL.META_ARCHITECTURE)"
+        "print(knet.get_config('knet_semantic.yaml').MODEL.META_ARCHITECTURE); "
+        "print(knet.get_config('mine.yaml').MODEL.KNET.KERNEL_HEAD.NAME); "
+        "import knet_cli; print(knet_cli.main(['draw-losses', 'nowhere']))"
     )
+    (tmp_path / "mine.yaml").write_text("_BASE_: knet_instance_fast.yaml")
     told = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path,
@@ -36,4 +39,5 @@ def test_models_are_found_by_name_without_the_checkout(tmp_path):
         capture_output=True,
         text=True,
     ).stdout.split()
-    assert told == [str(installed / "knet" / "__init__.py"), "87960", "SemanticKNet"]
+    init = str(installed / "knet" / "__init__.py")
+    assert told == [init, "87960", "SemanticKNet", "PointKernelHead", "1"]

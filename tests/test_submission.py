@@ -1,6 +1,5 @@
 """Archives for evaluation servers: names, ids, and what is told of what is missing."""
 
-import importlib.util
 import json
 import zipfile
 
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from tests.conftest import REPO
+from knet.commands import pack_predictions
 
 SIZE = (20, 30)
 FRAMES = ("berlin_000000_000019", "mainz_000001_000019")
@@ -17,11 +16,7 @@ FRAMES = ("berlin_000000_000019", "mainz_000001_000019")
 
 def run(capsys, *words):
     """Exit status, and what is said at the end."""
-    path = REPO / "projects" / "KNet" / "tools" / "pack_predictions.py"
-    spec = importlib.util.spec_from_file_location("pack_predictions", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    status = module.main([str(word) for word in words])
+    status = pack_predictions.main([str(word) for word in words])
     captured = capsys.readouterr()
     return status, (captured.out + captured.err).strip()
 

@@ -1,31 +1,26 @@
 """The program that converts files of weights, official ones to ours and back."""
 
-import importlib.util
-
 import pytest
 import torch
 
 from knet import save_model
 from knet.checkpoint import to_official
+from knet.commands import convert_checkpoint
 from knet.engine.checkpointer import KNetCheckpointer
 from tests.conftest import REPO
 
 from . import key_lists, models
 from .models import FCN, PANOPTIC, PANOPTIC_SWIN
 
-PROGRAM = REPO / "projects" / "KNet" / "tools" / "convert_checkpoint.py"
 CONFIG = str(REPO / "configs" / PANOPTIC)
 
 
 @pytest.fixture
 def convert(capsys):
     """Runs the program; returns its exit status and what it prints."""
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
 
     def run(*words):
-        status = program.main([str(word) for word in words])
+        status = convert_checkpoint.main([str(word) for word in words])
         printed = capsys.readouterr()
         return status, printed.out if status == 0 else printed.err
 

@@ -1,6 +1,5 @@
 """The program that prepares ADE20K, on a small folder laid out as the public one."""
 
-import importlib
 import json
 import math
 import os
@@ -13,6 +12,8 @@ from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 from panopticapi.utils import rgb2id
 from PIL import Image
 
+import knet_cli
+from knet.commands import prepare_ade20k
 from knet.data.datasets.coco_panoptic import read_panoptic_json
 from knet.engine.checks import check_datasets
 from knet.engine.main import load_config
@@ -72,13 +73,11 @@ def ade(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def prepare(capsys, monkeypatch):
+def prepare(capsys):
     """Runs the program; returns its status and what it said."""
-    monkeypatch.syspath_prepend(str(REPO / "projects" / "KNet" / "tools"))
-    module = importlib.import_module("prepare_ade20k")
 
     def run(*arguments):
-        status = module.main(list(arguments))
+        status = prepare_ade20k.main(list(arguments))
         captured = capsys.readouterr()
         return status, captured.err if status else captured.out
 
@@ -283,10 +282,10 @@ def test_data_not_prepared_is_told_with_the_command(ade, prepare, tiny_config, m
             monkeypatch.setitem(vars(metadata), key, str(where / folder / "training"))
         with pytest.raises(DatasetError) as error:
             check_datasets(tiny_config)
-        command = f"python projects/KNet/tools/prepare_ade20k.py --root {where}"
+        command = f"knet prepare-ade20k --root {where}"
         assert str(error.value).endswith(command)
         lacks = "images" if where == root else "annotations_detectron2"
         assert str(error.value).startswith(str(where / lacks / "training"))
-        assert (REPO / command.split()[1]).is_file()
+        assert command.split()[1] in knet_cli.COMMANDS
     assert prepare()[0] == 0
     metadata.prepare()

@@ -4,6 +4,7 @@ import importlib.util
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import List
 
 from detectron2.engine import default_argument_parser
@@ -13,6 +14,7 @@ from tests.conftest import REPO
 
 TOOLS = "projects/KNet/tools/"
 EXAMPLES = "projects/KNet/examples/extend"
+SERVE = "projects/KNet/examples/serve"
 # of the shell, and programs of others; what is installed as knet has a test of its own
 NOT_CHECKED = {
     *("#", "#!/bin/bash", "#SBATCH", ".", "cd", "exit", "export", "if", "status=$?"),
@@ -77,7 +79,8 @@ def python(words: List[str], own_files: str) -> None:
     elif program == f"{EXAMPLES}/train_net.py":
         python(["train_net.py", *words], own_files)
     elif program == "-m":
-        assert importlib.util.find_spec(words[0]), words[0]
+        found = importlib.util.find_spec(words[0]) or (REPO / SERVE / words[0]).is_dir()
+        assert found, words[0]
         assert all((REPO / word).exists() for word in words[1:] if "/" in word)
     elif program != "-c":
         raise NotChecked(f"python {program}")
@@ -91,7 +94,9 @@ def train_net_parser():
 
 @cache
 def tool(path: str):
-    """A program of the checkout as a module."""
+    """The module of a program of the checkout: the package's, where it is a command."""
+    if importlib.util.find_spec(f"knet.commands.{Path(path).stem}"):
+        return importlib.import_module(f"knet.commands.{Path(path).stem}")
     spec = importlib.util.spec_from_file_location(f"docs_{path[:-3].split('/')[-1]}", REPO / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -96,6 +96,7 @@ PYTHON = list(all_blocks("python"))
 def test_python(block, monkeypatch):
     """It is Python, what it imports is there, and so is what it takes from ``knet``."""
     monkeypatch.syspath_prepend(str(REPO / "projects/KNet/examples/extend"))
+    monkeypatch.syspath_prepend(str(REPO / "projects/KNet/knet/export"))  # knet_runtime
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -6,10 +6,11 @@ import textwrap
 
 import pytest
 
+from knet.commands import draw_kernels
 from knet.submission import SERVERS
 from tests.conftest import REPO
 from tests.tools.demo import make_model_file, write_picture
-from tests.visualization.test_kernels import POINTS, load_program
+from tests.visualization.test_kernels import POINTS
 
 PAGE = (REPO / "docs" / "kernels.md").read_text()
 EVALUATION = (REPO / "docs" / "evaluation.md").read_text()
@@ -31,7 +32,7 @@ def test_the_command_gives_the_files_of_the_page(place):
         if line.endswith("--output kernels")
         if "photos" in line
     )
-    assert load_program().main([*words, "--confidence-threshold", "0"]) == 0
+    assert draw_kernels.main([*words, "--confidence-threshold", "0"]) == 0
     named = set(re.findall(r"^\| `(\S+\.png)`", PAGE, re.M))
     found = {path.name.replace("street", "<picture>") for path in (place / "kernels").iterdir()}
     assert found == named
@@ -46,7 +47,7 @@ def test_the_snippet_runs(place):
 
 def test_the_page_shows_every_option(capsys):
     with pytest.raises(SystemExit):
-        load_program().parse_args(["--help"])
+        draw_kernels.parse_args(["--help"])
     flags = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) - {"--help"}
     assert len(flags) > 7 and {flag for flag in flags if flag not in PAGE} == set()
 

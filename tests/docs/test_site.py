@@ -35,7 +35,7 @@ def site(tmp_path_factory):
 
 def test_every_page_is_built(site):
     pages = {path.stem for path in (REPO / "docs").glob("*.md")}
-    pages |= {"model_zoo", "parts", "contributing", "changelog"}
+    pages |= {"model_zoo", "parts", "serve", "contributing", "changelog"}
     assert pages <= {path.stem for path in site.glob("*.html")}
 
 

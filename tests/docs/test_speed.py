@@ -1,24 +1,17 @@
 """docs/speed.md: its commands are ones that the program takes."""
 
-import importlib.util
 import re
 import shlex
 
+from knet.commands import benchmark
 from tests.conftest import REPO
 
 PAGE = (REPO / "docs" / "speed.md").read_text()
 PROGRAM = "projects/KNet/tools/benchmark.py"
 
 
-def program():
-    spec = importlib.util.spec_from_file_location("benchmark", str(REPO / PROGRAM))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_commands_and_options():
-    parse = program().parse_args
+    parse = benchmark.parse_args
     commands = re.findall(rf"^    python {PROGRAM}((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
     assert len(commands) == 2
     for command in commands:

@@ -1,6 +1,6 @@
 """What tests of tools/demo.py, and of the page about it, share."""
 
-import importlib.util
+import importlib
 from fractions import Fraction
 
 import numpy as np
@@ -17,11 +17,8 @@ PROGRAM = REPO / "projects" / "KNet" / "tools" / "demo.py"
 
 
 def load_program():
-    """A new module of the program."""
-    spec = importlib.util.spec_from_file_location("demo", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of the program."""
+    return importlib.import_module("knet.commands.demo")
 
 
 def make_model_file(options, path, seed=0):

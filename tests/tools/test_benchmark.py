@@ -1,6 +1,5 @@
 """tools/benchmark.py: a table, a JSON file and a plot, of several candidates in turns."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
+from knet.commands import benchmark
 from tests.conftest import REPO, pairs
 
 PROGRAM = str(REPO / "projects" / "KNet" / "tools" / "benchmark.py")
@@ -65,9 +65,6 @@ def test_a_table_a_json_and_a_plot(tiny_options, tmp_path):
     ],
 )
 def test_what_is_wrong_is_told_in_a_sentence(words, sentence, capsys):
-    program = importlib.util.spec_from_file_location("benchmark", PROGRAM)
-    module = importlib.util.module_from_spec(program)
-    program.loader.exec_module(module)
-    assert module.main([*SMALL, *words]) == 1
+    assert benchmark.main([*SMALL, *words]) == 1
     told = capsys.readouterr()
     assert told.out == "" and sentence in told.err.splitlines()[-1]

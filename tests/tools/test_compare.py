@@ -1,6 +1,6 @@
 """tools/compare.py: several configs, one table."""
 
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -45,9 +45,7 @@ def compare(monkeypatch, capsys):
     """Runs the program; a run named "broken" fails, others have the mask AP
     30, with seeds 29 and the seed. Returns its status,
     what it printed, its errors and the configs that were started."""
-    spec = importlib.util.spec_from_file_location("compare", PROGRAM)
-    program = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(program)
+    program = importlib.import_module("knet.commands.compare")
     started = []
 
     def train_net(command):

@@ -72,12 +72,14 @@ def test_a_folder_is_drawn_into_a_folder(program, model_file, photos, tmp_path, 
     assert "pictures/s" not in captured.err, "no bar where there is no terminal"
 
 
-def test_the_same_command_again_does_nothing_again(program, model_file, photos, tmp_path, capsys):
+def test_the_same_command_again_does_nothing_again(
+    program, model_file, photos, tmp_path, monkeypatch, capsys
+):
     out = tmp_path / "out"
     words = ["--weights", model_file, "--input", photos, "--output", str(out), *EVERYTHING]
     assert program.main(words) == 0
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    program.load_predictor = None  # not even the model is loaded
+    monkeypatch.setattr(program, "load_predictor", None)  # not even the model is loaded
     assert program.main(words) == 0
     assert capsys.readouterr().out.endswith(f"all 6 pictures are done already, in {out}\n")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times

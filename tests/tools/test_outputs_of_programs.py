@@ -1,6 +1,6 @@
 """No program writes over what it reads, nor a run over another's."""
 
-import importlib.util
+import importlib
 import os
 
 import pytest
@@ -11,16 +11,12 @@ from knet.checkpoint.convert import convert_file
 from knet.errors import UsageError
 from tests.checkpoint import models
 from tests.checkpoint.models import PANOPTIC
-from tests.conftest import DEMO_CONFIG, REPO
+from tests.conftest import DEMO_CONFIG
 from tests.evaluation.conftest import register
 
 
 def program(name):
-    path = REPO / "projects" / "KNet" / "tools" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"knet.commands.{name}")
 
 
 def test_configs_of_one_folder_are_not_compared(tmp_path, capsys):

@@ -1,13 +1,12 @@
 """Pictures of kernels: what is read from a model, and what the program draws."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from knet.commands import draw_kernels
 from knet.engine.main import load_config
 from knet.errors import UsageError
 from knet.predictor import Predictor
@@ -15,18 +14,10 @@ from knet.visualization.kernel_attention import attention_among
 from knet.visualization.kernel_record import record_kernels
 from knet.visualization.kernel_stages import strongest
 from knet.visualization.mean_masks import GRID, MeanMasks
-from tests.conftest import DEMO_CONFIG, REPO, pairs
+from tests.conftest import DEMO_CONFIG, pairs
 from tests.tools.demo import make_model_file, write_picture
 
 POINTS = {"MODEL.KNET.KERNEL_HEAD.NAME": "PointKernelHead"}
-
-
-def load_program():
-    path = REPO / "projects" / "KNet" / "tools" / "draw_kernels.py"
-    spec = importlib.util.spec_from_file_location("draw_kernels", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -132,7 +123,7 @@ def test_the_strongest_are_things_and_some_stuff(predictor, pictures):
 def test_the_program_draws_all_kinds(tiny_options, tmp_path, pictures, capsys):
     weights = make_model_file({**tiny_options, **POINTS}, tmp_path / "model.pth")
     words = ["--weights", weights, "--output", str(tmp_path / "out"), "--each", "1"]
-    program = load_program()
+    program = draw_kernels
     status = program.main([*words, "--confidence-threshold", "0", "--input", *pictures])
     captured = capsys.readouterr()
     assert status == 0, captured.err
@@ -162,7 +153,7 @@ def test_the_program_draws_all_kinds(tiny_options, tmp_path, pictures, capsys):
 def test_what_cannot_be_drawn_is_told(tiny_options, tmp_path, pictures, capsys, words, told):
     weights = make_model_file(tiny_options, tmp_path / "model.pth")
     words = [pictures[0] if word == "{pictures}" else word for word in words]
-    status = load_program().main(["--weights", weights, "--output", str(tmp_path / "o"), *words])
+    status = draw_kernels.main(["--weights", weights, "--output", str(tmp_path / "o"), *words])
     assert status == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("draw_kernels.py: ") and told in error
@@ -176,5 +167,5 @@ def test_a_data_set_of_the_config_is_drawn(tiny_options, tmp_path, pottery, caps
     words = ["--weights", weights, "--config-file", str(config), "--dataset", pottery.name]
     out = tmp_path / "out"
     threshold = ("--confidence-threshold", "0", "--each", "0")
-    assert load_program().main([*words, "--output", str(out), *threshold]) == 0, capsys.readouterr()
+    assert draw_kernels.main([*words, "--output", str(out), *threshold]) == 0, capsys.readouterr()
     assert [path.name for path in out.iterdir()] == ["mean_masks.png"]

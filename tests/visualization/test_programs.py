@@ -1,6 +1,6 @@
 """The programs that draw: the demo's folder, and errors told in one sentence."""
 
-import importlib.util
+import importlib
 import json
 import re
 import shlex
@@ -11,24 +11,23 @@ import numpy as np
 import pytest
 import yaml
 from detectron2.data import DatasetCatalog
+from PIL import Image
 
+import knet_cli
 from knet.errors import UsageError
 from knet.evaluation import InstanceEvaluator, SemanticEvaluator
+from knet.visualization import draw_contact_sheet
 from tests.conftest import pairs
 from tests.data.datasets.folders import InstanceFolder, rle
 from tests.evaluation.conftest import evaluate, instance_truth, label_truth, semantic_output
 
-TOOLS = Path(__file__).resolve().parents[2] / "projects" / "KNet" / "tools"
 SHAPES = "shapes_panoptic_val"
 RESULTS = ("PANOPTIC", "INSTANCE", "SEMANTIC")
 
 
 def load(name):
-    """A program of projects/KNet/tools as a module."""
-    spec = importlib.util.spec_from_file_location(name, TOOLS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The module of a program of projects/KNet/tools."""
+    return importlib.import_module(f"knet.commands.{name}")
 
 
 def test_the_demo_starts_anew_in_its_own_folder(tmp_path):
@@ -102,10 +101,9 @@ def test_the_demo_ends_with_the_figure_of_its_task(tiny_options, capsys, result,
 
     (picture, *_) = sorted((output / "pictures").iterdir())  # the last line says how to try another
     words = {"PICTURE": str(picture), "FOLDER": str(output / "tried")}
-    python, program, *arguments = [words.get(word, word) for word in shlex.split(command)]
+    python, *arguments = [words.get(word, word) for word in shlex.split(command)]
     assert Path(python).absolute() == Path(sys.executable)
-    assert Path(program).absolute() == TOOLS / "demo.py"
-    assert load("demo").main(arguments) == 0
+    assert arguments[:2] == ["-m", "knet"] and knet_cli.main(arguments[2:]) == 0
     assert [path.name for path in (output / "tried").glob("[!.]*")] == [picture.name]
 
 
@@ -137,6 +135,61 @@ def test_names_can_be_left_out(shapes, tmp_path):
         assert load("draw_results").main([*arguments, *more, "--output", str(output)]) == 0
         pictures.append(next(output.iterdir()).read_bytes())
     assert pictures[0] != pictures[1]
+
+
+@pytest.fixture
+def draw(shapes, tmp_path, monkeypatch, capsys):
+    """Draws the truth of two images as if it were predicted; returns status and sentence."""
+    records = DatasetCatalog.get(shapes.val)[:2]
+    folder = str(tmp_path / "out")
+    evaluate(InstanceEvaluator(shapes.val, folder), records, list(map(instance_truth, records)))
+    program = load("draw_results")
+    monkeypatch.setattr(program, "setup_logger", lambda **_: None)  # it would outlive the test
+    arguments = ["--dataset", shapes.val, "--predictions", folder, "--output", str(tmp_path / "p")]
+
+    def run(*more):
+        capsys.readouterr()
+        return program.main([*arguments, *map(str, more)]), capsys.readouterr().err
+
+    run.names = [Path(record["file_name"]).stem for record in records]
+    return run
+
+
+def test_chosen_images_in_their_order_on_one_sheet(draw, tmp_path):
+    sheet, expected = tmp_path / "new" / "sheet.png", tmp_path / "expected.png"
+    chosen = ["--images", *draw.names[::-1]]
+    assert draw(*chosen, "--sheet", sheet, "--columns", 1) == (0, "")
+    files = [str(next((tmp_path / "p").glob(f"{name}.*"))) for name in draw.names]
+    draw_contact_sheet(files[::-1], str(expected), columns=1)
+    assert sheet.read_bytes() == expected.read_bytes()
+
+
+def test_the_name_of_the_file_can_be_left_out(draw, tmp_path):
+    pictures = []
+    for more in ([], ["--no-file-names"]):
+        assert draw("--images", draw.names[0], *more) == (0, "")
+        (file,) = (tmp_path / "p").iterdir()
+        pictures.append(np.asarray(Image.open(file)))
+    rows = np.flatnonzero((pictures[0] != pictures[1]).any(axis=(1, 2)))
+    assert len(rows) > 0 and rows.max() < len(pictures[0]) // 8, "above the image"
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--images", "none"], "0 images with predictions have the name 'none'"),
+        (["--images", "1"], "2 images with predictions have the name '1'"),
+        (["--sheet", "s.gif"], "--sheet s.gif must end in .png or .jpg"),
+        (["--columns", "0"], "--columns is 0"),
+        (["--sheet", "there.png"], "--sheet there.png exists already"),
+    ],
+)
+def test_images_and_sheets_that_cannot_be(draw, tmp_path, monkeypatch, more, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there.png").touch()
+    status, error = draw(*more)
+    assert status == 1 and sentence in error and error.count("\n") == 1
+    assert not (tmp_path / "p").exists()
 
 
 @pytest.mark.parametrize("source", ["", "metrics.json"])

@@ -4,7 +4,7 @@ import difflib
 import logging
 import os
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from typing import Callable, Dict, Optional, Sequence, Union
 
 import torch
 from detectron2.config import CfgNode
@@ -13,6 +13,7 @@ from torch import nn
 from .checkpoint.architecture import published_config
 from .checkpoint.recognize import content_of, is_official, recognize
 from .checkpoint.safe_load import INFO_KEY
+from .config_files import config_names, find_config
 from .engine import KNetTrainer
 from .engine.checkpointer import KNetCheckpointer
 from .engine.main import load_config, merge_options
@@ -22,9 +23,6 @@ from .errors import UsageError
 __all__ = ["get_config", "load_model"]
 
 logger = logging.getLogger(__name__)
-
-# In the package, and beside its source
-_FOLDERS = [Path(__file__).parent / "configs", Path(__file__).parents[3] / "configs"]
 
 
 def get_config(
@@ -171,22 +169,12 @@ def _published_config(content: Dict, path: str, opts: Optional[Sequence[str]]) -
 
 def _find(name_or_path: Union[str, os.PathLike]) -> Path:
     name_or_path = os.fspath(name_or_path)
-    path = Path(name_or_path)
-    for place in (path, *(folder / name_or_path for folder in _FOLDERS)):
-        for file in (place, Path(f"{place}.yaml")):
-            if file.is_file():
-                return file
-    known = _names()
+    file = find_config(name_or_path)
+    if file is not None:
+        return file
+    known = config_names()
     close = difflib.get_close_matches(name_or_path.removesuffix(".yaml"), known, n=3, cutoff=0.3)
     raise UsageError(
         f"there is no config {name_or_path!r}, neither as a file nor by name; "
         + (f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(known)}")
     )
-
-
-def _names() -> List[str]:
-    folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
-    if folder is None:
-        return []
-    files = (f.relative_to(folder) for f in folder.rglob("*.yaml") if not f.name.startswith("Base"))
-    return sorted(str(file.with_suffix("")) for file in files)

@@ -67,12 +67,16 @@ def measure(cfg, images: int) -> Dict[str, float]:
     return {**{p: spent[p] for p in PARTS}, "rest": whole - sum(spent.values()), "all": whole}
 
 
-def main(argv=None) -> int:
+def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config_file")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE ...")
-    args = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
     torch.set_num_threads(1)  # as in a worker
     cv2.setNumThreads(0)
     try:

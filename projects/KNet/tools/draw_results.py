@@ -1,88 +1,9 @@
 #!/usr/bin/env python
-"""Draw the results of an evaluation beside the ground truth: panoptic, instance or semantic.
+"""The command ``knet draw`` from a checkout."""
 
-    python projects/KNet/tools/draw_results.py \\
-        --predictions output/demo/inference/shapes_panoptic_val \\
-        --dataset shapes_panoptic_val --output output/demo/pictures
-
-A folder that holds several kinds of results shows the first of these, unless ``--kind`` names one.
-``--no-labels`` leaves out the names of classes; names too large for their object are never written.
-A data set of your own is found by the ``DATASETS.CUSTOM`` of the config it was evaluated with
-(``--config-file``).
-"""
-
-import argparse
 import sys
 
-from detectron2.data import DatasetCatalog
-from detectron2.utils.logger import setup_logger
-
-import knet  # noqa: F401 (registers the project's data sets)
-from knet.data.datasets.custom import register_custom_datasets
-from knet.data.image_reading import ImageReader
-from knet.encoding import write_any_text
-from knet.engine.main import load_config
-from knet.errors import DatasetError, UsageError
-from knet.visualization import KINDS, draw_predictions
-
-
-def parse_args(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--predictions", required=True, help="folder OUTPUT_DIR/inference/<data set>"
-    )
-    parser.add_argument("--dataset", required=True, help="name of the data set evaluated")
-    parser.add_argument("--output", required=True, help="folder for the pictures")
-    parser.add_argument("--kind", choices=KINDS, help="of the results; found if left out")
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.3, help="instances below it are not drawn"
-    )
-    parser.add_argument("--no-labels", action="store_true", help="without the names of classes")
-    parser.add_argument("--limit", type=int, help="draw only so many images, the first ones")
-    parser.add_argument("--config-file", default="", help="for DATASETS.CUSTOM and INPUT.*")
-    return parser.parse_args(argv)
-
-
-def register_dataset(name: str, cfg, is_given: bool) -> None:
-    """Register the data set if the config's ``DATASETS.CUSTOM`` describes it, and only that one.
-
-    Raises:
-        UsageError: nothing registers it, and no config is given that could.
-    """
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (), (name,)
-    register_custom_datasets(cfg)
-    if not is_given and name not in DatasetCatalog.list():
-        raise UsageError(
-            f"the data set '{name}' is not registered: correct its name, or give --config-file "
-            "with the config whose DATASETS.CUSTOM describes it"
-        )
-
-
-def main(argv=None) -> int:
-    args = parse_args(argv)
-    write_any_text()
-    setup_logger(name="knet")
-    try:
-        if args.limit is not None and args.limit < 1:
-            raise UsageError(f"--limit is {args.limit}: at least 1 picture is needed")
-        cfg = load_config(args.config_file)
-        register_dataset(args.dataset, cfg, bool(args.config_file))
-        files = draw_predictions(
-            args.predictions,
-            args.dataset,
-            args.output,
-            limit=args.limit,
-            kind=args.kind,
-            score_threshold=args.score_threshold,
-            labels=not args.no_labels,
-            reader=ImageReader.from_config(cfg) if args.config_file else None,
-        )
-    except (UsageError, DatasetError) as error:
-        print(f"draw_results.py: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(files)} pictures in {args.output}")
-    return 0
-
+from knet.commands.draw_results import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,22 +1,18 @@
 """Weights of another library's network for a timm backbone, and the program that converts them."""
 
-import importlib.util
 import zipfile
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
+from knet.commands import convert_backbone_weights
 from knet.errors import DatasetError, UsageError
 from knet.modeling.backbones.timm_weights import read_weights, to_timm_names
 
 from .building import build, image
 
 pytest.importorskip("timm")
-_PROGRAM = (
-    Path(__file__).resolve().parents[3] / "projects/KNet/tools" / "convert_backbone_weights.py"
-)
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +31,9 @@ def network():
 
 @pytest.fixture
 def program(capsys):
-    spec = importlib.util.spec_from_file_location("convert_backbone_weights", _PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
     def run(**options):
         words = [word for k, v in options.items() for word in (f"--{k}", str(v))]
-        return module.main(words), capsys.readouterr()
+        return convert_backbone_weights.main(words), capsys.readouterr()
 
     return run
 

@@ -19,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from yaml import YAMLError
 
 from ..config import add_knet_config
+from ..config_files import find_base, find_config
 from ..data.class_layout import resolve_class_layout, resolve_semantic_classes
 from ..data.datasets.custom import register_custom_datasets
 from ..data.training_images import loading_once
@@ -39,16 +40,23 @@ __all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logg
 
 logger = logging.getLogger(__name__)
 
+EXAMPLES = """Examples:
+    {0} --config-file configs/knet_panoptic.yaml --num-gpus 8
+    {0} --config-file my.yaml MODEL.WEIGHTS weights.pth TEST.DETECTIONS_PER_IMAGE 200
+
+The keys: knet/config.py and Detectron2's; docs/many_devices.md tells of several machines.
+"""
+
 # what a CfgNode raises for keys and values that do not fit
 _WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
 
 
 class _Utf8Config(CfgNode):
-    """Reads its files as UTF-8, whatever the locale."""
+    """Reads its files as UTF-8, whatever the locale; a ``_BASE_`` may be a published config."""
 
     @classmethod
     def _open_cfg(cls, filename: str):
-        return PathManager.open(filename, encoding="utf-8-sig")
+        return PathManager.open(find_base(filename), encoding="utf-8-sig")
 
 
 def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
@@ -60,11 +68,12 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     cfg = get_cfg()
     add_knet_config(cfg)
     if config_file:
-        if not os.path.isfile(config_file):
+        path = find_config(config_file)
+        if path is None:
             raise UsageError(f"--config-file {config_file} does not exist")
         try:
             # runs no code of the file's
-            content = _Utf8Config.load_yaml_with_base(config_file, allow_unsafe=False)
+            content = _Utf8Config.load_yaml_with_base(str(path), allow_unsafe=False)
             cfg.merge_from_other_cfg(CfgNode(content))
         except (*_WRONG_CONFIG, AttributeError, OSError, YAMLError) as error:
             raise UsageError(
@@ -148,7 +157,8 @@ def run(cfg: CfgNode, args) -> Dict:
 
 def train_or_evaluate(cfg: CfgNode, args) -> Dict:
     """:func:`run` in a folder that is its own."""
-    config_file = text_for_locale(args.config_file) if args.config_file else ""
+    config_file = find_config(args.config_file) if args.config_file else ""
+    config_file = config_file and text_for_locale(str(config_file))
     default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
     if not args.eval_only:
@@ -195,16 +205,18 @@ def prepare_and_start(cfg: CfgNode, args: Namespace, peers: Peers) -> None:
             start(run_in_group, num_processes, peers.place, (cfg, args))
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: Optional[List[str]] = None, program: str = "train_net.py") -> int:
     """
     Args:
         argv: command line without the program's name; ``sys.argv`` if None.
+        program: its name, as messages tell it.
 
     Returns:
         exit status: 0; 1 after an error of the user, told in one sentence; 128 + its number after
         a signal, see :mod:`.stop_signals`.
     """
-    parser = default_argument_parser()
+    parser = default_argument_parser(EXAMPLES.format(program))
+    parser.prog = program
     parser.add_argument(
         "--debug", action="store_true", help="show the traceback of every error, yours too"
     )
@@ -218,7 +230,7 @@ def main(argv: Optional[List[str]] = None) -> int:
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:
-        print("train_net.py: interrupted outside of training: nothing to save", file=sys.stderr)
+        print(f"{program}: interrupted outside of training: nothing to save", file=sys.stderr)
         return INTERRUPTED
     except ProcessExitedException as error:
         status = status_of_signal(error.exit_code)
@@ -237,7 +249,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         if args.debug:
             traceback.print_exc()
         if is_first:
-            print(f"train_net.py: {sentence}", file=sys.stderr)
+            print(f"{program}: {sentence}", file=sys.stderr)
         else:
             logger.error("This process ends, as another has ended with an error")
         return 1

@@ -114,7 +114,7 @@ class KernelHead(nn.Module):
         kernels = self.instance_kernels.weight.flatten(1) + found  # (B, N_instance, C)
 
         stuff_kernels = self.semantic_kernels.weight[self.num_thing_classes :].flatten(1)
-        stuff_kernels = stuff_kernels.expand(len(kernels), -1, -1)
+        stuff_kernels = stuff_kernels.expand(kernels.shape[0], -1, -1)
         prediction = StagePrediction(
             kernels=torch.cat((kernels, stuff_kernels), dim=1),
             mask_logits=torch.cat(

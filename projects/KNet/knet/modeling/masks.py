@@ -5,7 +5,7 @@ from typing import Sequence
 import torch
 from torch.nn import functional as F
 
-__all__ = ["on_grid", "resize", "sample"]
+__all__ = ["enlarge", "on_grid", "resize", "sample"]
 
 
 def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -14,6 +14,11 @@ def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if tuple(x.shape[-2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def enlarge(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """(B, N, H, W) -> (B, N, factor H, factor W), bilinear, as in Detectron2's heads."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def on_grid(

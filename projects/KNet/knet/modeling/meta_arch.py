@@ -19,7 +19,7 @@ from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
-from .masks import resize
+from .masks import enlarge
 from .neck import build_neck
 from .structures import StagePrediction
 from .targets import TargetBuilder
@@ -204,7 +204,7 @@ class KNet(nn.Module):
     def to_mask_stride(self, logits: torch.Tensor) -> torch.Tensor:
         """(B, N, H, W) at the neck's stride -> (B, N, h, w) at the mask stride."""
         factor = self.neck.stride // self.mask_stride
-        return resize(logits, [side * factor for side in logits.shape[-2:]])
+        return logits if factor == 1 else enlarge(logits, factor)
 
     def preprocess_image(self, batched_inputs: List[Dict]) -> ImageList:
         """Normalise, move to the device and pad to one size (zeros, after normalisation)."""

@@ -100,7 +100,7 @@ class PointKernelHead(nn.Module):
         stuff_kernels = self.semantic_kernels.weight[self.num_thing_classes :].flatten(1)
         stuff_logits = semantic_logits[:, self.num_thing_classes :]
         prediction = StagePrediction(
-            kernels=torch.cat((kernels, stuff_kernels.expand(len(kernels), -1, -1)), dim=1),
+            kernels=torch.cat((kernels, stuff_kernels.expand(kernels.shape[0], -1, -1)), dim=1),
             mask_logits=torch.cat((mask_logits, stuff_logits), dim=1),
             class_logits=self._class_logits(point_logits, cells, is_peak, mask_logits),
             points=Points(logits=point_logits, cells=cells),
@@ -118,7 +118,8 @@ class PointKernelHead(nn.Module):
         kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
 
         mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
-        points = torch.stack((torch.div(cells, width, rounding_mode="floor"), cells % width), -1)
+        rows = torch.div(cells, width, rounding_mode="floor")
+        points = torch.stack((rows, cells - rows * width), -1)
         return kernels, _around_points(mask_logits, bias.float(), fall_off.float(), points)
 
     @torch.no_grad()  # learned by the loss of the points
@@ -141,7 +142,7 @@ class PointKernelHead(nn.Module):
         own = is_peak & ~covered_by_stronger(mask_logits, cells, self.mask_threshold)
         of_points = torch.where(own[..., None], of_points, of_points.clamp(max=PRIOR_LOGIT))
 
-        shape = (len(cells), self.num_kernels + num_classes - num_things, num_classes)
+        shape = (cells.shape[0], self.num_kernels + num_classes - num_things, num_classes)
         class_logits = of_points.new_full(shape, PRIOR_LOGIT)
         class_logits[:, : self.num_kernels, :num_things] = of_points
         return class_logits

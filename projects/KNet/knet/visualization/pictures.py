@@ -51,6 +51,8 @@ def draw_predictions(
     labels: bool = True,
     reader: Optional[ImageReader] = None,
     spread: bool = False,
+    images: Sequence[str] = (),
+    file_names: bool = True,
 ) -> List[str]:
     """Draw ``image | ground truth | prediction`` of each image of a data set.
 
@@ -65,13 +67,16 @@ def draw_predictions(
         labels: whether to write the names of classes.
         reader: as the images were read in the evaluation; None: as without any key.
         spread: take ``limit`` images from all over the data set instead.
+        images: draw only these, in this order; each the name of its file without folder and ending,
+            or the beginning of it.
+        file_names: whether to write the name of its file over an image.
 
     Returns:
         the files written.
 
     Raises:
         UsageError: the folder has no predictions, the data set is not registered or another one,
-            or a picture would be written over what is read.
+            an image is not there, or a picture would be written over what is read.
         DatasetError: a file that cannot be read, or sizes that do not fit.
     """
     kind = find_results(predictions_folder, kind)
@@ -83,6 +88,8 @@ def draw_predictions(
             f"no image of '{dataset_name}' is in {predictions_folder}/{results.FILE}: give the "
             "data set that these predictions were made on"
         )
+    if images:
+        dicts = [_of_name(name, dicts) for name in images]
     if spread and limit is not None and limit < len(dicts):
         dicts = [dicts[i * len(dicts) // limit] for i in range(limit)]
     names = output_names([d["file_name"] for d in dicts])[:limit]
@@ -98,18 +105,18 @@ def draw_predictions(
         height, width = image.shape[:2]
         dataset_dict = {**dataset_dict, "height": height, "width": width}
         pair = results.truth(dataset_dict), results.prediction(dataset_dict)
-        stem, _ = os.path.splitext(os.path.basename(dataset_dict["file_name"]))
-        picture = _compose(image, *pair, metadata, stem, kind == "semantic", labels)
+        title = _stem(dataset_dict) if file_names else "image"
+        picture = _compose(image, *pair, metadata, title, kind == "semantic", labels)
         files.append(_save(picture, os.path.join(output_folder, name), image.shape))
     return files
 
 
 def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> None:
-    """Put pictures on one sheet, each row as wide as the sheet, its pictures of one height.
+    """Put pictures on one sheet, its rows about equally wide, the pictures of each of one height.
 
     Args:
         files: pictures of :func:`draw_predictions`.
-        path: file to write.
+        path: file to write, .png or .jpg.
         columns: pictures a row.
     """
     margin = 2 * GAP
@@ -124,7 +131,8 @@ def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> Non
         sizes = [(round(p.width * height / p.height), height) for p in pictures]
         rows.append([p.resize(size, Image.Resampling.LANCZOS) for p, size in zip(pictures, sizes)])
     sheet_height = margin + sum(row[0].height + margin for row in rows)
-    sheet = Image.new("RGB", (SHEET_WIDTH, sheet_height), "white")
+    sheet_width = margin + max(sum(p.width + margin for p in row) for row in rows)
+    sheet = Image.new("RGB", (sheet_width, sheet_height), "white")
     top = margin
     for row in rows:
         left = margin
@@ -132,7 +140,27 @@ def draw_contact_sheet(files: Sequence[str], path: str, columns: int = 2) -> Non
             sheet.paste(picture, (left, top))
             left += picture.width + margin
         top += row[0].height + margin
-    sheet.save(path)
+    sheet.save(path, quality=90)
+
+
+def _stem(dataset_dict: Dict) -> str:
+    return os.path.splitext(os.path.basename(dataset_dict["file_name"]))[0]
+
+
+def _of_name(name: str, dicts: Sequence[Dict]) -> Dict:
+    """The dict of the image that has this name, or whose name begins with it.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    found = [d for d in dicts if _stem(d) == name]
+    found = found or [d for d in dicts if _stem(d).startswith(name)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{len(found)} images with predictions have the name '{name}': give the name of one "
+            "file, without folder and ending"
+        )
+    return found[0]
 
 
 def _compose(

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _SHOWN = 5
 _SIZES_READ = 20  # images of a data set, evenly spread
-PROGRAM = "projects/KNet/tools/check_dataset.py"
+PROGRAM = "knet check-data"
 
 
 def check_before_training(

@@ -11,7 +11,7 @@ from ...errors import DatasetError
 __all__ = ["adapt_ade20k", "check_ade20k"]
 
 NAMES = ("ade20k_sem_seg_train", "ade20k_sem_seg_val")
-PROGRAM = "python projects/KNet/tools/prepare_ade20k.py"
+PROGRAM = "knet prepare-ade20k"
 
 
 def adapt_ade20k() -> None:

@@ -7,8 +7,15 @@ import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN
-from detectron2.modeling.backbone.swin import SwinTransformer, SwinTransformerBlock
+from detectron2.modeling.backbone.swin import (
+    BasicLayer,
+    PatchEmbed,
+    SwinTransformer,
+    SwinTransformerBlock,
+    window_partition,
+)
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
@@ -76,12 +83,14 @@ class Swin(SwinTransformer):
             self.patch_embed.proj = nn.Conv2d(
                 in_channels, embed_dim, kernel_size=proj.kernel_size, stride=proj.stride
             )
+        self.patch_embed.__class__ = _PatchEmbed  # SwinTransformer lets nobody choose these
+        for layer in self.layers:
+            layer.__class__ = _Layer
         blocks = [block for layer in self.layers for block in layer.blocks]
         for block, rate in zip(blocks, torch.linspace(0, drop_path_rate, sum(depths)).tolist()):
             if rate > 0:
                 block.drop_path = StochasticDepth(rate, mode="row")
-            if use_checkpoint:
-                block.__class__ = _CheckpointedBlock  # SwinTransformer lets nobody choose it
+            block.__class__ = _CheckpointedBlock if use_checkpoint else _Block
         self._freeze_stages()
 
     @classmethod
@@ -109,7 +118,66 @@ class Swin(SwinTransformer):
         return self
 
 
-class _CheckpointedBlock(SwinTransformerBlock):
+class _PatchEmbed(PatchEmbed):
+    """The same, without questions about the size of the image."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        below, right = (-length % side for length, side in zip(x.shape[-2:], self.patch_size))
+        return super().forward(F.pad(x, (0, right, 0, below)))
+
+
+class _Layer(BasicLayer):
+    """The same; sizes are whole numbers throughout, so that an export takes images of any size."""
+
+    def forward(self, x: torch.Tensor, H: int, W: int):
+        """Detectron2's: (B, H W, C) -> x, H, W, and the three for the next stage."""
+        mask = self._mask(H, W, x.device).to(x.dtype)
+        for block in self.blocks:
+            block.H, block.W = H, W
+            x = block(x, mask)
+        if self.downsample is None:
+            return x, H, W, x, H, W
+        return x, H, W, self.downsample(x, H, W), (H + 1) // 2, (W + 1) // 2
+
+    def _mask(self, height: int, width: int, device: torch.device) -> torch.Tensor:
+        """(windows, tokens, tokens): -100 between tokens that only the shift brings together."""
+        rows, columns = (self._regions(length, device) for length in (height, width))
+        region = window_partition((3 * rows[:, None] + columns)[None, :, :, None], self.window_size)
+        region = region.flatten(1)
+        return torch.where(region[:, None] == region[:, :, None], 0.0, -100.0)
+
+    def _regions(self, length: int, device: torch.device) -> torch.Tensor:
+        """0, 1 or 2 along a side that is padded to whole windows, from the last window on."""
+        padded = (length + self.window_size - 1) // self.window_size * self.window_size
+        place = torch.arange(padded, device=device)
+        return (place >= padded - self.window_size).long() + (place >= padded - self.shift_size)
+
+
+class _Block(SwinTransformerBlock):
+    """The same, without questions about the size of the map."""
+
+    def forward(self, x: torch.Tensor, mask_matrix: torch.Tensor) -> torch.Tensor:
+        """(B, H W, C) -> the same shape; the mask is for blocks whose windows are shifted."""
+        batch, _, channels = x.shape
+        height, width, side, shift = self.H, self.W, self.window_size, self.shift_size
+        right, below = -width % side, -height % side
+        windows = F.pad(
+            self.norm1(x).view(batch, height, width, channels), (0, 0, 0, right, 0, below)
+        )
+        rows, columns = (height + below) // side, (width + right) // side
+        if shift > 0:
+            windows = torch.roll(windows, shifts=(-shift, -shift), dims=(1, 2))
+        windows = window_partition(windows, side).flatten(1, 2)
+        windows = self.attn(windows, mask=mask_matrix if shift > 0 else None)
+        windows = windows.view(batch, rows, columns, side, side, channels).transpose(2, 3)
+        attended = windows.reshape(batch, rows * side, columns * side, channels)
+        if shift > 0:
+            attended = torch.roll(attended, shifts=(shift, shift), dims=(1, 2))
+        x = x + self.drop_path(attended[:, :height, :width].reshape(batch, -1, channels))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class _CheckpointedBlock(_Block):
     """Keeps only its input for the backward pass (Detectron2's own way fails on newer torch)."""
 
     def forward(self, x: torch.Tensor, mask_matrix: torch.Tensor) -> torch.Tensor:

@@ -12,15 +12,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import UsageError
-from ..masks import resize
+from ..masks import enlarge, resize
 from ..normalizers import Normalizer
 
-__all__ = [
-    "ClassifierHead",
-    "conv_norm_relu",
-    "enlarge",
-    "segmentation_loss",
-]
+__all__ = ["ClassifierHead", "conv_norm_relu", "segmentation_loss"]
 
 
 _PUBLISHED = Normalizer("process")
@@ -42,11 +37,6 @@ def conv_norm_relu(
     )
     weight_init.c2_msra_fill(conv)
     return conv
-
-
-def enlarge(logits: torch.Tensor, stride: int) -> torch.Tensor:
-    """(B, K, H, W) -> (B, K, stride H, stride W), bilinear, as in Detectron2's heads."""
-    return F.interpolate(logits, scale_factor=stride, mode="bilinear", align_corners=False)
 
 
 def segmentation_loss(

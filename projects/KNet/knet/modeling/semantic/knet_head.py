@@ -14,10 +14,10 @@ from torch import nn
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..losses import class_dice_loss
-from ..masks import resize
+from ..masks import enlarge, resize
 from ..normalizers import Normalizer
 from ..structures import StagePrediction
-from .base import ClassifierHead, enlarge, segmentation_loss
+from .base import ClassifierHead, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -83,8 +83,12 @@ def _is_classifier(module: nn.Module, num_classes: int) -> bool:
     )
 
 
+# An exporter cannot follow an exception out of a module; what nobody uses it leaves out by itself
+STOP_AT_CLASSIFIER = True
+
+
 class _Classified(Exception):
-    """Ends a head's forward where its classifier has run; holds its input and output."""
+    """Ends a head's forward where its classifier has run."""
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -254,7 +258,7 @@ class KNetSemSegHead(nn.Module):
         """
         feature_map, logits = self._call_base_head(features, targets)
         kernels = self.base_head.get_submodule(self._kernels).weight.flatten(1)  # (K, C)
-        prediction = StagePrediction(kernels.expand(len(logits), -1, -1), logits)
+        prediction = StagePrediction(kernels.expand(logits.shape[0], -1, -1), logits)
         stages = [prediction]
         for head in self.kernel_update_heads:
             prediction = head(feature_map, prediction.kernels, prediction.mask_logits)
@@ -267,16 +271,22 @@ class KNetSemSegHead(nn.Module):
             feature_map = self.base_head.pixel_features(features)
             return feature_map, self.base_head.predictor(feature_map)
 
-        def stop(module, inputs, output):
-            raise _Classified(inputs[0], output)  # no loss of its own, no resizing
+        found = []
 
-        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(stop)
+        def keep(module, inputs, output):
+            found[:] = inputs[0], output
+            if STOP_AT_CLASSIFIER:
+                raise _Classified  # no loss of its own, no resizing
+
+        handle = self.base_head.get_submodule(self._classifier).register_forward_hook(keep)
         try:
             self.base_head(features, targets)
-        except _Classified as classified:
-            return classified.args
+        except _Classified:
+            pass
         finally:
             handle.remove()
+        if found:
+            return found[0], found[1]
         raise UsageError(
             f"{type(self.base_head).__name__} does not call its '{self._classifier}': name its "
             "classifier in MODEL.KNET.SEMANTIC.CLASSIFIER"

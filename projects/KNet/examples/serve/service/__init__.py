@@ -1,0 +1,1 @@
+"""A service over HTTP for an exported K-Net. It needs neither torch nor Detectron2."""

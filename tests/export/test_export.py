@@ -1,0 +1,118 @@
+"""Whole models written, read again and compared; what cannot be written says so."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import get_cfg
+from torch.nn import functional as F
+from torchvision import ops
+
+import knet
+from knet.data.classes import ModelClass
+from knet.engine.model_file import ModelInfo
+from knet.errors import UsageError
+from knet.export import Network, compare, describe, export_model, operators, read
+from knet.export.formats import SUFFIXES, _has_program_exporter
+from knet.export.knet_runtime import OnnxPredictor
+from knet.modeling.point_kernel_head import PointKernelHead
+
+from ..tiny_model import LAYOUT, tiny_model
+
+
+def loaded(**options):
+    """A tiny model as ``knet.load_model`` gives it."""
+    model = tiny_model(**options).eval()
+    cfg = get_cfg()
+    knet.add_knet_config(cfg)
+    cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = "RGB", 80, 150
+    classes = [ModelClass(i, i + 1, f"class {i}", i in LAYOUT.thing_ids) for i in LAYOUT.ids]
+    model.info = ModelInfo(cfg, tuple(classes))
+    return model
+
+
+POINTS = {"kernel_head": PointKernelHead, "residual": True, "num_kernels": 70}
+PROGRAM = pytest.param(
+    "torch-export",
+    marks=pytest.mark.skipif(not _has_program_exporter(), reason="needs torch 2.6"),
+)
+
+
+@pytest.mark.parametrize("kind", ["onnx", PROGRAM, "torchscript"])
+@pytest.mark.parametrize("options", [{}, POINTS])
+def test_each_format_says_what_the_model_says(kind, options, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    model = loaded(**options)
+    path = tmp_path / f"model{SUFFIXES[kind]}"
+    comparisons = export_model(model, path, kind)
+    assert len({(c.batch, c.height, c.width) for c in comparisons}) == 6
+    assert max(c.largest for c in comparisons) < 1e-4
+    assert all(c.is_equal for c in comparisons)
+    with torch.no_grad():  # of other weights it is told
+        model.kernel_update_heads[-1].class_proj.weight *= 1.1
+    assert not all(c.is_equal for c in compare(Network(model), read(path, kind)))
+
+
+def test_a_server_gets_what_the_predictor_gives(tmp_path):
+    """From uint8 images of several sizes to every result, through the file alone."""
+    pytest.importorskip("onnxruntime")
+    model = loaded()
+    export_model(model, tmp_path / "model.onnx")
+    assert (tmp_path / "knet_runtime.py").is_file()
+    rng = np.random.default_rng(0)
+    shapes = [(90, 120), (61, 75), (90, 120), (80, 64)]
+    coarse = [rng.integers(0, 256, (h // 9, w // 9, 3), np.uint8) for h, w in shapes]
+    images = [np.kron(c, np.ones((9, 9, 1), np.uint8)) for c in coarse]  # (H, W, 3) BGR
+
+    predictor = OnnxPredictor(tmp_path / "model.onnx", batch_size=2, threads=1)
+    assert predictor.classes[1]["name"] == "class 1"
+    assert predictor.results == ("panoptic_seg", "instances", "class_map")
+    expected = knet.Predictor(model)([image[:, :, ::-1].copy() for image in images])
+    for ours, theirs in zip(predictor(images), expected):
+        segments, info = theirs["panoptic_seg"]
+        assert np.array_equal(ours["panoptic_seg"][0], segments.numpy())
+        names = [s["category_name"] for s in ours["panoptic_seg"][1]]
+        assert names == [s["category_name"] for s in info]
+        assert np.array_equal(ours["instances"]["classes"], theirs["instances"].pred_classes)
+        assert np.array_equal(ours["instances"]["masks"], theirs["instances"].pred_masks)
+        assert np.array_equal(ours["class_map"], theirs["sem_seg"].argmax(0))
+    with pytest.raises(ValueError, match="image 2 of 2: it is"):
+        predictor([images[0], images[1][0]])
+
+
+def test_the_description_is_in_every_file(tmp_path):
+    model = loaded()
+    told = describe(Network(model))
+    export_model(model, tmp_path / "model.ts", "torchscript")
+    files = {"knet": ""}
+    torch.jit.load(tmp_path / "model.ts", _extra_files=files)
+    assert json.loads(files["knet"]) == told
+    assert told["input"]["mean"] == [100.0] * 3 and told["input"]["divisibility"] == 32
+    assert told["test"]["score_threshold"] == 0.3
+
+
+def test_what_is_none_of_the_projects_is_refused():
+    with pytest.raises(UsageError, match="META_ARCHITECTURE Linear cannot be exported"):
+        Network(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (6, 12), (23, 6)])
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_pooling_is_pytorchs(shape, size):
+    x = torch.randn(2, 3, *shape)
+    expected = F.adaptive_avg_pool2d(x, size)
+    assert torch.allclose(operators.adaptive_avg_pool2d(x, size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride, dilation, groups", [(1, 1, 1), (2, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deformable_convolution_is_torchvisions(stride, dilation, groups, modulated):
+    x, weight = torch.randn(2, 4, 9, 11), torch.randn(5, 4, 3, 3)
+    height, width = (-(-side // stride) for side in (9, 11))
+    offset = 3 * torch.randn(2, 18 * groups, height, width)
+    mask = torch.rand(2, 9 * groups, height, width) if modulated else None
+    arguments = (x, offset, weight, torch.randn(5), stride, dilation, dilation, mask)
+    expected = ops.deform_conv2d(*arguments)
+    assert torch.allclose(operators.deform_conv2d(*arguments), expected, atol=1e-4)

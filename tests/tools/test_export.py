@@ -1,0 +1,30 @@
+"""The export as a command: a file, a table of differences, one sentence where there is neither."""
+
+import subprocess
+import sys
+
+from knet.engine import KNetTrainer
+from knet.engine.model_file import save_model
+from tests.conftest import REPO
+
+TOOL = str(REPO / "projects" / "KNet" / "tools" / "export.py")
+
+
+def run(*words: object):
+    return subprocess.run(
+        [sys.executable, TOOL, *map(str, words)], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_one_file_of_weights_becomes_one_to_serve(tiny_config, tmp_path):
+    weights, target = tmp_path / "model.pth", tmp_path / "served" / "model.ts"
+    save_model(KNetTrainer.build_model(tiny_config), str(weights))
+    words = ("--weights", weights, "--format", "torchscript", "--output")
+    refused = run(*words, tmp_path / "model.onnx")
+    assert refused.returncode == 1 and "must end in .ts" in refused.stderr
+    made = run(*words, target)
+    assert made.returncode == 0, made.stderr
+    assert target.is_file() and made.stdout.count("mask_logits") == 6
+    assert "NO" not in made.stdout and "9 classes" in made.stdout
+    again = run(*words, target)
+    assert again.returncode == 1 and "--force" in again.stderr
