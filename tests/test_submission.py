@@ -230,3 +230,64 @@ def test_ade20k_of_the_evaluation(tmp_path, capsys):
     assert set(files) == {"ADE_test_00000001.png", "ADE_test_00000002.png"}
     packed = pixels_of(files["ADE_test_00000001.png"], tmp_path)
     assert (packed[:10] == 1).all() and (packed[10:] == 150).all()
+
+
+# ------------------------------------------------------------------------------------ wrong inputs
+
+
+@pytest.mark.parametrize(
+    ("server", "file", "found", "told"),
+    [
+        # boxes alone, as a detector leaves them
+        (
+            "coco-instances",
+            "coco_instances_results.json",
+            [{"image_id": 139, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}],
+            "has an entry without segmentation",
+        ),
+        ("coco-instances", "coco_instances_results.json", [7], "has an entry without category_id"),
+        ("coco-panoptic", "predictions.json", {"annotations": [{}]}, "has an entry without"),
+    ],
+)
+def test_files_of_another_kind_are_told(tmp_path, coco_images, capsys, server, file, found, told):
+    write_json(tmp_path / "predictions" / file, found)
+    status, said = pack(capsys, tmp_path, server, coco_images)
+    assert status == 1 and told in said and file in said
+
+
+def test_masks_that_do_not_fill_their_size_are_told(tmp_path, city_images, capsys):
+    broken = {"size": list(SIZE), "counts": "zzzz"}
+    entry = {"image_id": FRAMES[0], "category_id": 24, "score": 0.5, "segmentation": broken}
+    write_json(tmp_path / "predictions" / "coco_instances_results.json", [entry])
+    status, said = pack(capsys, tmp_path, "cityscapes-instances", city_images)
+    assert status == 1 and "mask cannot be read" in said
+
+
+def test_pictures_that_are_no_label_maps_are_told(tmp_path, coco_images, city_images, capsys):
+    labels = tmp_path / "predictions" / "labels"
+    for frame in FRAMES:
+        write_png(labels / f"{frame}.png", np.zeros((*SIZE, 3), np.uint8))
+    status, said = pack(capsys, tmp_path, "cityscapes-semantic", city_images)
+    assert status == 1 and "picture in colours" in said
+    for frame in FRAMES:
+        write_png(labels / f"{frame}.png", np.zeros(SIZE, np.uint8))
+    write_png(labels / "again" / f"{FRAMES[0]}.png", np.zeros(SIZE, np.uint8))
+    status, said = pack(capsys, tmp_path, "cityscapes-semantic", city_images)
+    assert status == 1 and f"two predictions of the image {FRAMES[0]}" in said
+    write_panoptic(tmp_path / "predictions", ["139", "285"], 200, ids=[139, 285])
+    (tmp_path / "predictions" / "panoptic" / "139.png").write_bytes(b"no PNG")
+    status, said = pack(capsys, tmp_path, "coco-panoptic", coco_images)
+    assert status == 1 and "139.png cannot be read" in said
+
+
+def test_no_image_is_told(tmp_path, capsys):
+    write_json(tmp_path / "info.json", {"images": []})
+    status, said = pack(capsys, tmp_path, "coco-panoptic", tmp_path / "info.json")
+    assert status == 1 and "--images" in said and "has no image" in said
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "none"):
+        status, said = pack(capsys, tmp_path, "ade20k", tmp_path / folder)
+        assert status == 1 and "--images" in said and "--input" not in said
+    more = ("--test-set", "../set")
+    status, said = pack(capsys, tmp_path, "coco-panoptic", tmp_path / "info.json", *more)
+    assert status == 1 and "--test-set" in said

@@ -92,3 +92,13 @@ def test_a_terminal_keeps_its_colours(monkeypatch):
         logger.warning("\x1b[32mgreen\x1b[0m")
         logger.removeHandler(handler)
         assert terminal.text.strip() == color
+
+
+def test_an_output_that_is_closed_is_forgotten(tmp_path):
+    """As a notebook's cell, or a test, leaves it that ran a program before."""
+    logger = logging.getLogger("knet")
+    with open(tmp_path / "out.txt", "w") as stream:
+        handler = logging.StreamHandler(stream)
+        logger.addHandler(handler)
+    tidy_loggers()
+    assert handler not in logger.handlers

@@ -296,3 +296,17 @@ def test_ground_truth_is_read_once_for_all_results(shapes, tiny_config, tmp_path
     results = evaluate(evaluator, records, outputs)
     assert results["panoptic_seg"]["PQ"] == results["sem_seg"]["pACC"] == 100
     assert read == [r["pan_seg_file_name"] for r in records]
+
+
+def test_evaluators_of_ones_own_need_a_name_and_a_folder_alone(
+    shapes, tiny_config, tmp_path, monkeypatch
+):
+    class Own(PanopticEvaluator):
+        def __init__(self, dataset_name, folder):
+            super().__init__(dataset_name, folder)
+
+    builders = {"PANOPTIC": Own, "SEMANTIC": lambda name, folder: SemanticEvaluator(name, folder)}
+    monkeypatch.setitem(EVALUATOR_BUILDERS, "own", builders)
+    tiny_config.OUTPUT_DIR = str(tmp_path)
+    evaluator = build_evaluator(tiny_config, copy_of(shapes.val, "own", evaluator_type="own"))
+    assert kinds(evaluator) == [Own, SemanticEvaluator]

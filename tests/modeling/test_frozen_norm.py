@@ -83,6 +83,17 @@ def test_norms_that_learn_nothing_are_left_alone():
     assert {type(conv) for conv in model} == {Conv2d}
 
 
+@pytest.mark.parametrize("options", [{"affine": False}, {"track_running_stats": False}])
+def test_norms_without_scale_or_statistics_are_left_alone(options):
+    conv = Conv2d(4, 8, 1, norm=nn.BatchNorm2d(8, **options))
+    plain = copy.deepcopy(conv)
+    for each in (conv, plain):
+        keep_statistics(each)
+    fold_frozen_norms(conv)
+    x = torch.rand(1, 4, 40, 60)
+    assert torch.equal(conv(x), plain(x))
+
+
 def test_a_folding_model_can_be_pickled():
     model = layers()
     fold_frozen_norms(model)

@@ -34,3 +34,26 @@ def test_focal_loss_keeps_one_tensor():
     logits = torch.randn(100, 100, requires_grad=True)
     target = torch.zeros(100, 100)
     assert kept_bytes(lambda: focal_loss_sum(logits, target)) == logits.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_focal_loss_of_half_precision_is_summed_in_single(dtype):
+    logits = torch.full((300, 300), 3.0, dtype=dtype, requires_grad=True)
+    loss = focal_loss_sum(logits, torch.zeros_like(logits))
+    expected = sigmoid_focal_loss(
+        logits, torch.zeros(300, 300), alpha=0.25, gamma=2.0, reduction="sum"
+    )
+    assert loss.dtype == torch.float32 and loss > torch.finfo(torch.float16).max
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert logits.grad.dtype == dtype
+
+
+def test_focal_loss_can_be_compiled():
+    torch.manual_seed(0)
+    logits, target = torch.randn(6, 5, requires_grad=True), torch.zeros(6, 5)
+    compiled = torch.compile(focal_loss_sum, backend="aot_eager", fullgraph=True)
+    gradients = [
+        torch.autograd.grad(loss(logits, target), logits)[0] for loss in (compiled, focal_loss_sum)
+    ]
+    torch.testing.assert_close(*gradients)

@@ -112,6 +112,13 @@ def test_an_object_of_another_class_is_no_like():
     assert merged.mean().class_scores[0, 0] == pytest.approx(0.5)
 
 
+def test_scores_of_a_model_that_has_diverged_do_not_end_it():
+    nan = float("nan")
+    merged = MergedKernels(kernels([[nan, nan], [0.5, 0]], [(0, 8), (10, 18)]), num_kernels=2)
+    merged.add(kernels([[nan, nan], [0.5, 0]], [(0, 8), (10, 18)]))
+    assert merged.mean().class_scores[1, 0] == 0.5
+
+
 # --------------------------------------------------------------------------------------- models
 
 
@@ -199,6 +206,10 @@ def test_what_cannot_be_augmented_is_told(tiny_options, train_net):
     changes = {"TEST.AUG.ENABLED": True, "TEST.AUG.MIN_SIZES": (0,)}
     outcome = train_net("--eval-only", options={**tiny_options, **changes})
     assert "TEST.AUG.MIN_SIZES" in outcome.sentence()
+    # before a training, not at its first evaluation
+    changes = {"TEST.AUG.ENABLED": True, "MODEL.META_ARCHITECTURE": "PanopticFPN"}
+    sentence = train_net(options={**tiny_options, **changes}).sentence()
+    assert "PanopticFPN" in sentence and "TEST.AUG.ENABLED" in sentence
     cfg = load_config(DEMO_CONFIG, ["TEST.AUG.ENABLED", "True"])
     with pytest.raises(UsageError, match=r"TEST\.AUG\.ENABLED"):
         with_test_time_augmentation(cfg, torch.nn.Identity())

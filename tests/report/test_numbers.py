@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from knet.engine.main import load_config
+from knet.errors import UsageError
 from knet.evaluation import InstanceEvaluator, inference_folder
 from knet.report.analysis import analyse
 from knet.report.pictures import ERRORS, error_map
@@ -180,3 +183,36 @@ def test_a_single_class_has_the_figures_of_all(tmp_path):
     assert analysis.totals == Counter(objects=1, found=1)
     # of the second image nothing can be said
     assert analysis.images == [(0, pytest.approx(130 / 150))]
+
+
+def test_a_run_whose_data_lay_elsewhere(shapes, tmp_path):
+    """Semantic results name their images by paths, which another machine had others for."""
+    results = make_run(tmp_path, shapes.val, kinds=["semantic"])
+    path = Path(inference_folder(str(tmp_path), shapes.val), "sem_seg_predictions.json")
+    kept = json.loads(path.read_text())
+    for entry in kept:
+        entry["file_name"] = "/elsewhere/" + os.path.basename(entry["file_name"])
+    path.write_text(json.dumps(kept))
+    figures = analyse(open_run(str(tmp_path))).figures["semantic"]
+    same(figures.overall, overall(results["sem_seg"]))
+    # of two images of one name neither is taken
+    again = [{**entry, "file_name": "/other" + entry["file_name"]} for entry in kept]
+    path.write_text(json.dumps(kept + again))
+    with pytest.raises(UsageError, match="has nothing of 3 images"):
+        analyse(open_run(str(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["panoptic", "semantic"])
+def test_an_image_without_results_is_told(shapes, tmp_path, kind):
+    make_run(tmp_path, shapes.val, kinds=[kind])
+    file, key = {
+        "panoptic": ("predictions.json", "image_id"),
+        "semantic": ("sem_seg_predictions.json", "file_name"),
+    }[kind]
+    path = Path(inference_folder(str(tmp_path), shapes.val), file)
+    kept = json.loads(path.read_text())
+    entries = kept["annotations"] if kind == "panoptic" else kept
+    entries[:] = [each for each in entries if each[key] != entries[0][key]]
+    path.write_text(json.dumps(kept))
+    with pytest.raises(UsageError, match="has nothing of 1 images"):
+        analyse(open_run(str(tmp_path)))

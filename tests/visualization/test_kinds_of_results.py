@@ -14,7 +14,6 @@ from knet.evaluation import InstanceEvaluator, PanopticEvaluator, SemanticEvalua
 from knet.visualization import draw_predictions
 from knet.visualization.captions import CAPTION_HEIGHT
 from knet.visualization.pictures import GAP
-from knet.visualization.results import SemanticResults
 from knet.visualization.text import PlainTextVisualizer
 from tests.conftest import PanopticFolder
 from tests.evaluation.conftest import (
@@ -224,29 +223,6 @@ def test_a_data_set_without_such_truth(all_kinds, shapes, tmp_path, kind, other)
     name = shapes.val.replace("panoptic", other)
     with pytest.raises(UsageError, match=f"'{name}' has no {kind} truth"):
         draw_predictions(all_kinds, name, str(tmp_path / "pictures"), kind=kind)
-
-
-def test_semantic_results_of_images_that_lie_elsewhere_now(all_kinds, shelf, tmp_path, labels):
-    path = os.path.join(all_kinds, SemanticResults.FILE)
-    with open(path) as f:
-        content = json.load(f)
-
-    def draw_with(folder, *others):
-        """With the predictions made in that folder, and in others as well."""
-        moved = []
-        for parent in (folder, *others):
-            for entry in content:
-                name = "/".join([parent, *entry["file_name"].split("/")[-2:]])
-                moved.append({**entry, "file_name": name})
-        with open(path, "w") as f:
-            json.dump(moved, f)
-        labels.clear()
-        draw_predictions(all_kinds, shelf, str(tmp_path / "pictures"), kind="semantic")
-
-    draw_with("/elsewhere/data")
-    assert sorted(labels[3:]) == ["cup", "plate", "wall"]
-    with pytest.raises(UsageError, match="no image of 'shelf'"):  # one cannot tell which
-        draw_with("/elsewhere/data", "/another")
 
 
 @pytest.mark.parametrize("kind", ["instance", "semantic"])

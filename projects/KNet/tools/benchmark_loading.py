@@ -23,15 +23,17 @@ from detectron2.data import transforms as T
 from detectron2.utils.env import seed_all_rng
 
 from knet.data import KNetDatasetMapper, dataset_mapper, ground_truth
+from knet.data.datasets.custom import register_custom_datasets
 from knet.data.training_images import load_training_sets
 from knet.engine.main import load_config
+from knet.errors import DatasetError, UsageError
 
 # what is timed; none is called by another
 PARTS = {
     "image read": (KNetDatasetMapper, "_read_image"),
     "ground truth read": (dataset_mapper, "read_ground_truth"),
     "image augmented": (T.AugmentationList, "__call__"),
-    "panoptic masks and labels": (ground_truth, "_split_rows"),
+    "panoptic masks and labels": (ground_truth, "split_rows"),
 }
 
 
@@ -77,7 +79,15 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(1)  # as in a worker
     cv2.setNumThreads(0)
-    spent = measure(load_config(args.config_file, args.opts), args.images)
+    try:
+        if args.images < 1:
+            raise UsageError(f"--images is {args.images}: give 1 or more")
+        cfg = load_config(args.config_file, args.opts)
+        register_custom_datasets(cfg)
+        spent = measure(cfg, args.images)
+    except (UsageError, DatasetError) as error:
+        print(f"benchmark_loading.py: {error}", file=sys.stderr)
+        return 1
     print("| part | ms an image |\n|---|---|")
     for part, seconds in spent.items():
         print(f"| {part} | {1000 * seconds / args.images:.2f} |")

@@ -15,15 +15,10 @@ from torch.utils.data import get_worker_info
 
 from ..errors import DatasetError
 from .class_layout import IGNORE_LABEL, resolve_semantic_classes
-from .ground_truth import (
-    GROUND_TRUTH_KEYS,
-    decode_panoptic,
-    read_ground_truth,
-    read_panoptic_rows,
-    segment_rows,
-)
+from .ground_truth import GROUND_TRUTH_KEYS, read_ground_truth, read_panoptic_rows
 from .image_reading import SCALED, ImageReader
 from .orientation import why_turned
+from .panoptic_rows import decode_panoptic, segment_rows
 from .transforms import build_augmentations
 
 __all__ = ["KNetDatasetMapper", "decode_panoptic", "segment_rows"]

@@ -17,7 +17,9 @@ SUFFIXES = (
 
 
 def find_images(
-    inputs: Sequence[str], skip_folder: Callable[[str], bool] = lambda folder: False
+    inputs: Sequence[str],
+    skip_folder: Callable[[str], bool] = lambda folder: False,
+    option: str = "--input",
 ) -> List[str]:
     """Files of images, in the order of ``inputs``, those of a folder by name, each once.
 
@@ -27,6 +29,7 @@ def find_images(
     Args:
         inputs: files, folders, and patterns as the shell's, with ``**`` for any folders.
         skip_folder: of which folders below the given ones to leave out.
+        option: that names them, for the sentence.
 
     Raises:
         UsageError: one does not exist, a pattern matches nothing, a folder holds no image.
@@ -37,9 +40,9 @@ def find_images(
         found = [given] if os.path.exists(given) else sorted(glob.glob(given, recursive=True))
         if not found:
             raise UsageError(
-                f"no file matches {given}: correct the pattern of --input"
+                f"no file matches {given}: correct the pattern of {option}"
                 if glob.has_magic(given)
-                else f"{given} does not exist: correct --input"
+                else f"{given} does not exist: correct {option}"
             )
         before = len(files)
         for path in found:
@@ -47,7 +50,7 @@ def find_images(
         if len(files) == before:
             raise UsageError(
                 f"{given} holds no file that ends as an image's does (.jpg, .png, .tif, ...): "
-                "correct --input, or give such files themselves"
+                f"correct {option}, or give such files themselves"
             )
     first = {}
     for file in files:

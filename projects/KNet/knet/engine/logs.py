@@ -36,7 +36,8 @@ def tidy_loggers() -> None:
         for handler in list(logger.handlers):
             if not isinstance(handler, logging.StreamHandler):
                 continue
-            if id(handler.stream) in streams:  # set up twice: each line would be there twice
+            # set up twice: each line would be there twice; or by a run whose output is closed
+            if id(handler.stream) in streams or getattr(handler.stream, "closed", False):
                 logger.removeHandler(handler)
                 continue
             streams.add(id(handler.stream))

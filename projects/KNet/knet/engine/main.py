@@ -194,6 +194,19 @@ def run_in_group(cfg: CfgNode, args) -> Dict:
     return results
 
 
+def prepare_and_start(cfg: CfgNode, args: Namespace, peers: Peers) -> None:
+    """:func:`prepare`, then :func:`run_in_group` here or in processes that are waited for."""
+    with loading_once() as loaded:
+        num_processes = prepare(cfg, args.num_gpus, peers, args.eval_only)
+        cfg.freeze()
+        # one that is among those that others have started waits for none
+        waits = not peers.place.starter and num_processes * args.num_machines > 1
+        if waits:  # those that it starts load themselves
+            loaded.clear()
+        with passing_on_signals() if waits else nullcontext():
+            start(run_in_group, num_processes, peers.place, (cfg, args))
+
+
 def main(argv: Optional[List[str]] = None, program: str = "train_net.py") -> int:
     """
     Args:
@@ -215,15 +228,7 @@ def main(argv: Optional[List[str]] = None, program: str = "train_net.py") -> int
         peers = Peers(find_place(args, os.environ))
         cfg = load_config(args.config_file, args.opts)
         setup_logging(cfg, peers.place.rank)
-        with loading_once() as loaded:
-            num_processes = prepare(cfg, args.num_gpus, peers, args.eval_only)
-            cfg.freeze()
-            # one that is among those that others have started waits for none
-            waits = not peers.place.starter and num_processes * args.num_machines > 1
-            if waits:  # those that it starts load themselves
-                loaded.clear()
-            with passing_on_signals() if waits else nullcontext():
-                start(run_in_group, num_processes, peers.place, (cfg, args))
+        prepare_and_start(cfg, args, peers)
     except Stopped as stopped:
         return stopped.code
     except KeyboardInterrupt:

@@ -138,15 +138,12 @@ def build_evaluator(cfg, dataset_name: str) -> DatasetEvaluator:
     """
     builders, kinds = _what_is_measured(cfg, dataset_name)
     folder = inference_folder(cfg.OUTPUT_DIR, dataset_name)
-    shared = {}
-    if "PANOPTIC" in kinds and "SEMANTIC" in kinds:
-        files = PanopticFiles()
-        shared = {"PANOPTIC": {"files": files}, "SEMANTIC": {"files": files}}
     with _with_classes(cfg, dataset_name) as name:
-        evaluators = [
-            builders[kind](name, folder, **_options(cfg, kind), **shared.get(kind, {}))
-            for kind in kinds
-        ]
+        evaluators = [builders[kind](name, folder, **_options(cfg, kind)) for kind in kinds]
+    files = PanopticFiles()  # each is read once for all
+    for evaluator in evaluators:
+        if isinstance(evaluator, (PanopticEvaluator, SemanticEvaluator)):
+            evaluator.files = files
     if dataset_name in DatasetCatalog.list() and not is_measured(load_dicts(dataset_name)):
         return _Predictions(evaluators, dataset_name, folder)
     return evaluators[0] if len(evaluators) == 1 else DatasetEvaluators(evaluators)

@@ -128,10 +128,10 @@ class InstanceEvaluator(COCOEvaluator):
         self, predictions: List[Dict], img_ids: Optional[Sequence] = None
     ) -> None:
         """Detectron2's, by the fast tool where that can be used."""
-        if not self._is_measured_fast():
+        results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
+        if not self._is_measured_fast(results):
             super()._eval_predictions(predictions, img_ids=img_ids)
             return
-        results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
         dataset_ids = list(self._metadata.thing_dataset_id_to_contiguous_id)
         for result in results:
             result["category_id"] = dataset_ids[result["category_id"]]
@@ -144,11 +144,12 @@ class InstanceEvaluator(COCOEvaluator):
             names = self._metadata.thing_classes
             self._results[task] = self._derive_coco_results(found, task, class_names=names)
 
-    def _is_measured_fast(self) -> bool:
+    def _is_measured_fast(self, results: List[Dict]) -> bool:
         if self._official_tool or not self._do_evaluation:
             return False
         tasks, is_usual = set(self._tasks or ()), self._max_dets_per_image == [1, 10, 100]
-        return is_usual and {"bbox", "segm"} >= tasks > set() and has_fast_tool(self._coco_api)
+        is_usual = is_usual and {"bbox", "segm"} >= tasks > set()
+        return is_usual and has_fast_tool(self._coco_api, results)
 
     def _renumbered(self, instances: Instances) -> Instances:
         """The same with the position of each class in place of its contiguous id."""

@@ -44,6 +44,9 @@ class PanopticEvaluator(COCOPanopticEvaluator):
     divides by zero there), and keeps ``panoptic_quality.json`` and, unless told not to, what it
     evaluated: ``predictions.json`` and ``predictions/*.png``, as COCO's server takes them. Of data
     with images that have no ground truth it keeps the predictions always.
+
+    Attributes:
+        files: reads the ground truth; several evaluators of the same images may have one.
     """
 
     def __init__(
@@ -53,7 +56,6 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         *,
         keep_predictions: bool = True,
         official_tool: bool = False,
-        files: Optional[PanopticFiles] = None,
     ):
         """
         Args:
@@ -61,7 +63,6 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             output_dir: gets what is kept; None keeps nothing.
             keep_predictions: write the predictions too.
             official_tool: let COCO's panopticapi compare, by way of files.
-            files: the reader of the ground truth, where evaluators share one.
 
         Raises:
             DatasetError: the data set cannot be loaded.
@@ -72,7 +73,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             protect(output_dir, ["PANOPTIC"], dicts, metadata)
         super().__init__(dataset_name, output_dir)
         self._official_tool = official_tool
-        self._files = files or PanopticFiles()
+        self.files = PanopticFiles()
         is_whole = all("pan_seg_file_name" in d for d in dicts)
         self._keeps = output_dir is not None and (keep_predictions or not is_whole)
         self._image_ids = ImageIds(dicts)
@@ -82,7 +83,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
     def reset(self) -> None:
         """Begin anew."""
         super().reset()
-        self._files.forget()
+        self.files.forget()
         self._matches: Dict[Any, Matches] = {}
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
@@ -212,7 +213,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             )
         annotation = self._truth[image_id]
         path = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
-        truth = self._files.ids(path)
+        truth = self.files.ids(path)
         if truth.shape != ids.shape:
             raise DatasetError(
                 f"the ground truth of the image {image_id} of {panoptic_json} is "

@@ -14,7 +14,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..data.class_layout import IGNORE_LABEL
-from ..data.ground_truth import check_truth_size, fill_segments, read_ground_truth
+from ..data.ground_truth import check_truth_size, read_ground_truth
+from ..data.panoptic_rows import fill_segments
 from ..data.run_lengths import encode_labels
 from ..data.training_images import load_dicts
 from ..errors import UsageError
@@ -36,6 +37,9 @@ class SemanticEvaluator(SemSegEvaluator):
     ignored, and contiguous ids may have gaps; its label maps are made as they are needed. The
     results are Detectron2's: ``sem_seg`` with mIoU, fwIoU, mACC, pACC and IoU per class. Of images
     without ground truth the predictions are kept, and not measured.
+
+    Attributes:
+        files: reads panoptic ground truth; several evaluators of the same images may have one.
     """
 
     def __init__(
@@ -44,7 +48,6 @@ class SemanticEvaluator(SemSegEvaluator):
         output_dir: Optional[str] = None,
         *,
         official_tool: bool = False,
-        files: Optional[PanopticFiles] = None,
         **options,
     ):
         """
@@ -53,7 +56,6 @@ class SemanticEvaluator(SemSegEvaluator):
                 truth.
             output_dir: gets ``sem_seg_predictions.json``.
             official_tool: let Detectron2's evaluator count.
-            files: the reader of panoptic ground truth, where evaluators share one.
             options: of Detectron2's evaluator.
 
         Raises:
@@ -61,7 +63,7 @@ class SemanticEvaluator(SemSegEvaluator):
             UsageError: a prediction would be written over the data.
         """
         self._official_tool = official_tool
-        self._files = files or PanopticFiles()
+        self.files = PanopticFiles()
         dicts, metadata = load_dicts(dataset_name), MetadataCatalog.get(dataset_name)
         if output_dir:
             protect(output_dir, ["SEMANTIC"], dicts, metadata)
@@ -91,7 +93,7 @@ class SemanticEvaluator(SemSegEvaluator):
     def reset(self) -> None:
         """Begin anew."""
         super().reset()
-        self._files.forget()
+        self.files.forget()
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
         """
@@ -187,7 +189,7 @@ class SemanticEvaluator(SemSegEvaluator):
 
     def _fill(self, png_name: str, record: Dict, positions: np.ndarray) -> np.ndarray:
         """The same from a panoptic PNG, by the position of each contiguous id."""
-        ids, segments = self._files.ids(png_name), record["segments_info"]
+        ids, segments = self.files.ids(png_name), record["segments_info"]
         check_truth_size(ids, record, f"the panoptic PNG {png_name}")
         ignored = len(self._contiguous_ids)
         values = [ignored if s.get("iscrowd", 0) else positions[s["category_id"]] for s in segments]

@@ -33,7 +33,8 @@ def fold_frozen_norms(module: nn.Module) -> None:
     Results are the same to rounding.
     """
     for m in module.modules():
-        if type(m) is Conv2d and isinstance(m.norm, _BatchNorm):
+        norm = m.norm if type(m) is Conv2d else None
+        if isinstance(norm, _BatchNorm) and norm.affine and norm.track_running_stats:
             m.__class__ = _FoldingConv2d
 
 

@@ -29,8 +29,10 @@ def focal_loss_sum(
     all classes and cells they are a large part of a training's memory. Here it is one.
 
     Args:
+        logits: of half precision they are computed with in single precision.
         target: 0 or 1.
     """
+    target = target.to(torch.promote_types(logits.dtype, torch.float32))
     return _FocalLossSum.apply(logits, target, alpha, gamma)
 
 
@@ -45,10 +47,9 @@ class _FocalLossSum(torch.autograd.Function):
         loss = F.softplus(z)
         scale = q.pow(gamma) * torch.where(target > 0, alpha, 1 - alpha)
         total = (scale * loss).sum()
-        if ctx.needs_input_grad[0]:
-            # d/dz q^g softplus(z) = q^g (g (1 - q) softplus(z) + q)
-            loss.mul_(1 - q).mul_(gamma).add_(q).mul_(scale).mul_(sign)
-            ctx.save_for_backward(loss)
+        # d/dz q^g softplus(z) = q^g (g (1 - q) softplus(z) + q)
+        loss.mul_(1 - q).mul_(gamma).add_(q).mul_(scale).mul_(sign)
+        ctx.save_for_backward(loss)
         return total
 
     @staticmethod

@@ -10,7 +10,12 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple, Type
 import numpy as np
 import torch
 from detectron2.data.transforms import ResizeShortestEdge
-from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, SemanticSegmentor
+from detectron2.modeling import (
+    META_ARCH_REGISTRY,
+    GeneralizedRCNN,
+    GeneralizedRCNNWithTTA,
+    SemanticSegmentor,
+)
 from scipy.optimize import linear_sum_assignment
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -160,6 +165,7 @@ class MergedKernels:
         )
         iou = mask_iou(ours.masks, other.masks)
         likeness = (ours.class_scores @ other.class_scores.t()) * iou * (iou >= MATCH_IOU)
+        likeness = likeness.nan_to_num(0.0)  # of a model that has diverged
         mine, theirs = linear_sum_assignment(likeness.cpu().numpy(), maximize=True)
         mine, theirs = (torch.from_numpy(x).to(iou.device) for x in (mine, theirs))
         like = iou[mine, theirs] >= MATCH_IOU
@@ -249,26 +255,34 @@ def with_test_time_augmentation(cfg, model: nn.Module) -> nn.Module:
     check_test_time_augmentation(cfg)
     if isinstance(model, DistributedDataParallel):
         model = model.module
+    check_can_be_augmented(type(model))
     if isinstance(model, KNet):
         return KNetWithTTA(model, AugmentedViews.from_config(cfg))
     if isinstance(model, SemanticSegmentor):
         return SemanticSegmentorWithTTA(model, AugmentedViews.from_config(cfg))
-    if type(model) is GeneralizedRCNN:
-        return GeneralizedRCNNWithTTA(cfg, model)
-    raise UsageError(
-        f"there is no test-time augmentation for a {type(model).__name__}: set TEST.AUG.ENABLED "
-        "False"
-    )
+    return GeneralizedRCNNWithTTA(cfg, model)
+
+
+def check_can_be_augmented(kind: Type[nn.Module]) -> None:
+    """
+    Raises:
+        UsageError: there is no test-time augmentation for models of this kind.
+    """
+    if not (issubclass(kind, (KNet, SemanticSegmentor)) or kind is GeneralizedRCNN):
+        raise UsageError(
+            f"there is no test-time augmentation for a {kind.__name__}: set TEST.AUG.ENABLED False"
+        )
 
 
 def check_test_time_augmentation(cfg) -> None:
     """
     Raises:
-        UsageError: a key of TEST.AUG that cannot be used.
+        UsageError: a key of TEST.AUG that cannot be used, or not with MODEL.META_ARCHITECTURE.
     """
     aug = cfg.TEST.AUG
     if not aug.ENABLED:
         return
+    check_can_be_augmented(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE))
     if not all(isinstance(length, int) and length > 0 for length in aug.MIN_SIZES):
         raise UsageError(
             f"TEST.AUG.MIN_SIZES is {tuple(aug.MIN_SIZES)}: lengths of the short side in pixels, "

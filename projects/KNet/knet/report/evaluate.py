@@ -61,7 +61,8 @@ def evaluate_weights(weights: str, dataset: str, folder: str, config_file: str =
     logger.info("Evaluating %s on '%s' ...", weights, dataset)
     evaluators = [build_evaluator(cfg, dataset)]
     if any(key in d for d in load_dicts(dataset) for key in SemanticResults.TRUTH_KEYS):
-        logits = cfg.MODEL.META_ARCHITECTURE in MODEL_RESULTS
+        # the mean over the views of test-time augmentation is one of probabilities
+        logits = cfg.MODEL.META_ARCHITECTURE in MODEL_RESULTS and not cfg.TEST.AUG.ENABLED
         evaluators.append(PixelScores(dataset, inference_folder(folder, dataset), logits=logits))
     KNetTrainer.test(cfg, model, [DatasetEvaluators(evaluators)])
     return str(path)

@@ -81,7 +81,7 @@ class Run:
         dicts = self.dicts_of(kind)
         lacking = [d for d in dicts if d not in results]
         # of an image where no object was found there is no line
-        if lacking and (kind == "panoptic" or len(lacking) == len(dicts)):
+        if lacking and (kind != "instance" or len(lacking) == len(dicts)):
             raise UsageError(
                 f"{results.path} has nothing of {len(lacking)} images of '{self.dataset}' (as "
                 f"{lacking[0]['file_name']}): evaluate the model on this data set again"

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence
 
 import numpy as np
 
@@ -21,7 +21,6 @@ __all__ = [
     "confusion",
     "failures",
     "images",
-    "main_figure",
     "number",
     "overview",
     "sizes",
@@ -41,12 +40,6 @@ MAX_MISTAKES = 12  # in the list of the most frequent
 NOTHING = "(nothing)"
 # Kinds of failure that regions of a class cannot have
 _OF_OBJECTS = ("merged", "split", "found twice")
-
-
-def main_figure(analysis: Analysis) -> Tuple[str, float]:
-    """Name and value of the figure that sums the run up."""
-    _, name = MAIN[analysis.run.kind]
-    return name, analysis.figures[analysis.run.kind].overall.get(name, math.nan)
 
 
 def number(value: float, digits: int = 1) -> Html:

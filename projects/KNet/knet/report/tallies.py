@@ -8,7 +8,7 @@ from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from .segment_pairs import SegmentPairs
+from .segment_pairs import FOUND_IOU, SegmentPairs
 
 __all__ = ["LEAST_SCORE", "Calibration", "Confusion", "Sizes", "segment_classes"]
 
@@ -63,7 +63,7 @@ def segment_classes(pairs: SegmentPairs, index: np.ndarray, nothing: int):
         j = pairs.match[i]
         if not pairs.found[i]:
             others = np.where(free & ~pairs.same_class[i], pairs.iou[i], 0.0)
-            j = int(others.argmax()) if others.max(initial=0) > 0.5 else -1
+            j = int(others.argmax()) if others.max(initial=0) > FOUND_IOU else -1
             if j >= 0:
                 free[j] = False
         true.append(true_ids[i])

@@ -3,13 +3,14 @@
 import json
 import os
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as mask_util
 
+from ..data.run_lengths import check_rle, decode_rle
 from ..errors import DatasetError, UsageError
 
 __all__ = [
@@ -43,8 +44,8 @@ def _first_file(folder: Path, names: Dict[str, str], advice: str) -> Tuple[Path,
     raise UsageError(f"{folder} has neither {' nor '.join(names)}: {advice}")
 
 
-def _read_json(path: Path, key: Optional[str] = None) -> List[Dict]:
-    """The list that a file holds, or holds as ``key``.
+def _read_json(path: Path, needed: Iterable[str], key: Optional[str] = None) -> List[Dict]:
+    """The list that a file holds, or holds as ``key``; each entry has what is needed.
 
     Raises:
         DatasetError: it holds none.
@@ -58,6 +59,13 @@ def _read_json(path: Path, key: Optional[str] = None) -> List[Dict]:
     if not isinstance(content, list):
         what = f"list of {key}" if key else "list"
         raise DatasetError(f"{path} holds no {what}: it is no file of predictions, predict again")
+    for entry in content:
+        lacking = set(needed) - (entry.keys() if isinstance(entry, dict) else set())
+        if lacking:
+            raise DatasetError(
+                f"{path} has an entry without {', '.join(sorted(lacking))}: predict again, with "
+                "masks"
+            )
     return content
 
 
@@ -76,21 +84,25 @@ class PanopticPredictions:
             "evaluate with TEST.KEEP_PANOPTIC True, or predict with --save coco-panoptic",
         )
         self.pngs = folder / pngs
-        self.annotations: List[Dict] = _read_json(path, "annotations")
+        self.annotations: List[Dict] = _read_json(
+            path, ("image_id", "file_name", "segments_info"), "annotations"
+        )
 
     def ids(self) -> set:
         """The class ids in use."""
         return {s["category_id"] for a in self.annotations for s in a["segments_info"]}
 
-    def png(self, annotation: Dict) -> Path:
-        """
+    def png(self, annotation: Dict) -> Tuple[bytes, Tuple[int, int]]:
+        """The file of an annotation, and (height, width) of what it shows.
+
         Raises:
-            DatasetError: it is not there.
+            DatasetError: it is not there, or is no PNG.
         """
         path = self.pngs / annotation["file_name"]
         if not path.is_file():
             raise DatasetError(f"{path} is missing: predict again")
-        return path
+        with _opened(path) as image:
+            return path.read_bytes(), image.size[::-1]
 
 
 class InstancePredictions:
@@ -105,10 +117,11 @@ class InstancePredictions:
         path, images = _first_file(
             folder, _INSTANCES, "evaluate, or predict with --save coco-instances"
         )
-        self.annotations: List[Dict] = _read_json(path)
+        keys = ("image_id", "category_id", "segmentation", "score")
+        self.annotations: List[Dict] = _read_json(path, keys)
         self.names: Dict[NameOrId, str] = {}  # by image id; of the demo, images without objects too
         if images and (folder / images).is_file():
-            listed = _read_json(folder / images, "images")
+            listed = _read_json(folder / images, ("id", "file_name"), "images")
             self.names = {image["id"]: image["file_name"] for image in listed}
 
     def ids(self) -> set:
@@ -140,7 +153,7 @@ class SemanticPredictions:
             self._ids: Optional[set] = None
             return
         by_image = defaultdict(list)
-        for entry in _read_json(path):
+        for entry in _read_json(path, ("file_name", "category_id", "segmentation")):
             by_image[entry["file_name"]].append(entry)
         self._load = {name: _rle_loader(entries) for name, entries in by_image.items()}
         self._ids = {entry["category_id"] for entries in by_image.values() for entry in entries}
@@ -162,22 +175,37 @@ class SemanticPredictions:
         return self._ids
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A PNG of predictions.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            yield image
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error}): predict again") from error
+
+
 def _png_loader(path: Path) -> Callable[[], np.ndarray]:
     def load() -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image)
-        except OSError as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
+        with _opened(path) as image:
+            labels = np.asarray(image)
+        if labels.ndim != 2:
+            raise DatasetError(f"{path} is a picture in colours: give label maps (--save labels)")
+        return labels
 
     return load
 
 
 def _rle_loader(entries: List[Dict]) -> Callable[[], np.ndarray]:
     def load() -> np.ndarray:
-        labels = np.full(entries[0]["segmentation"]["size"], VOID, dtype=np.uint8)
-        for entry in entries:
-            labels[mask_util.decode(entry["segmentation"]).astype(bool)] = entry["category_id"]
+        masks = [_decode(entry).astype(bool) for entry in entries]
+        labels = np.full(masks[0].shape, VOID, dtype=np.uint8)
+        for entry, mask in zip(entries, masks):
+            labels[mask] = entry["category_id"]
         return labels
 
     return load
@@ -189,5 +217,18 @@ def stem_of(name: NameOrId) -> str:
 
 
 def masks_of(instances: List[Dict]) -> Iterator[np.ndarray]:
-    """(H, W) uint8 of 0 and 1 of each instance."""
-    return (mask_util.decode(each["segmentation"]) for each in instances)
+    """(H, W) uint8 of 0 and 1 of each instance.
+
+    Raises:
+        DatasetError: one has no mask.
+    """
+    return map(_decode, instances)
+
+
+def _decode(entry: Dict) -> np.ndarray:
+    rle = entry["segmentation"]
+    try:
+        check_rle(rle, (None, None))
+        return decode_rle(rle)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"a predicted mask cannot be read ({error}): predict again") from error

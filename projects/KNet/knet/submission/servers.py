@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 import numpy as np
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES, COCO_CATEGORIES
@@ -72,17 +72,20 @@ def pack_predictions(
         the archive.
 
     Raises:
-        UsageError: no such predictions, or a name that is none.
+        UsageError: no such predictions, no image, or a name that is none.
         DatasetError: images without predictions, of another size, or classes that the server does
             not know.
     """
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"--name is '{name}': use letters, digits, - and _ alone")
+    for option, value in (("--name", name), ("--test-set", test_set)):
+        if not _NAME.fullmatch(value):
+            raise UsageError(f"{option} is '{value}': use letters, digits, - and _ alone")
     kind = SERVERS[server]
     archive = output / f"{kind.archive.format(name=name, set=test_set)}.zip"
     if archive.exists():
         raise UsageError(f"{archive} is there already: give another --name or --output")
     wanted = kind.images(images)
+    if not wanted:
+        raise UsageError(f"--images {images} has no image: give those of the test set")
     output.mkdir(parents=True, exist_ok=True)
     with replacing(archive) as path, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for entry, content in kind.entries(predictions, wanted, archive.stem):
@@ -105,6 +108,22 @@ def _check_all_there(wanted: TestImages, found: Set, what: str = "prediction") -
             f"({_some(missing)}): predict on them too, or give the --images of the set that was "
             "predicted on"
         )
+
+
+def _by_key(items: Iterable, key: Callable[[object], object]) -> Dict[object, object]:
+    """
+    Raises:
+        DatasetError: two predictions are of one image.
+    """
+    found = {}
+    for item in items:
+        if key(item) in found:
+            raise DatasetError(
+                f"there are two predictions of the image {key(item)}: give the folder of one "
+                "evaluation, or of one run of the demo"
+            )
+        found[key(item)] = item
+    return found
 
 
 def _check_ids(ids: Set[int], known: Set[int], server: str) -> None:
@@ -145,8 +164,10 @@ def _coco_images(path: Path) -> TestImages:
 
 def _images_of_folder(key: Callable[[str], str]) -> Callable[[Path], TestImages]:
     def find(folder: Path) -> TestImages:
+        if not folder.is_dir():
+            raise UsageError(f"--images {folder} is no folder: give that of the test set's images")
         images = {}
-        for file in find_images([str(folder)]):
+        for file in find_images([str(folder)], option="--images"):
             try:
                 with Image.open(file) as image:
                     images[key(file)] = TestImage(key(file), image.size[::-1])
@@ -197,19 +218,18 @@ def _panoptic(
     """COCO's format: ``<name>.json`` and ``<name>/*.png``."""
     predictions = PanopticPredictions(folder)
     table = new_ids(predictions.ids())
-    by_key = {key(a): a for a in predictions.annotations}
+    by_key = _by_key(predictions.annotations, key)
     _check_all_there(wanted, set(by_key))
     annotations = []
     for each, image in wanted.items():
         annotation = by_key[each]
-        path = predictions.png(annotation)
-        with Image.open(path) as png:
-            _check_size(each, png.size[::-1], image)
+        png, size = predictions.png(annotation)
+        _check_size(each, size, image)
         segments = [
             {**s, "category_id": table[s["category_id"]]} for s in annotation["segments_info"]
         ]
         annotations.append({**annotation, "image_id": image.id, "segments_info": segments})
-        yield f"{name}/{annotation['file_name']}", path.read_bytes()
+        yield f"{name}/{annotation['file_name']}", png
     yield f"{name}.json", json.dumps({"annotations": annotations}).encode()
 
 
@@ -284,7 +304,7 @@ def _label_maps(
     table = np.zeros(2**16, dtype=np.uint8)
     for old, new in new_ids(predictions.ids()).items():
         table[old] = new
-    by_key = {key(each): each for each in predictions.names}
+    by_key = _by_key(predictions.names, key)
     _check_all_there(wanted, set(by_key))
     for each, image in wanted.items():
         labels = predictions.label_map(by_key[each])

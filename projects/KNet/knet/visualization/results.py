@@ -7,7 +7,6 @@ import json
 import os
 from collections import defaultdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from pycocotools import mask as mask_util
@@ -57,7 +56,7 @@ class Results:
             raise UsageError(f"{self.path} is no json of predictions: {ADVICE}") from error
 
     def __contains__(self, dataset_dict: Dict) -> bool:
-        return self._key(dataset_dict) in self.by_image
+        return dataset_dict.get(self.IMAGE_KEY) in self.by_image
 
     def truth(self, dataset_dict: Dict) -> Segmentation:
         """The ground truth of an image.
@@ -75,10 +74,6 @@ class Results:
             DatasetError: it cannot be read, or is not of the image's size.
         """
         raise NotImplementedError
-
-    def _key(self, dataset_dict: Dict) -> Any:
-        """Of the image in ``by_image``."""
-        return dataset_dict.get(self.IMAGE_KEY)
 
     def _by_image(self, content) -> Dict:
         """The json's content, by the image's key; each a list of entries with ``segmentation``."""
@@ -170,15 +165,29 @@ class InstanceResults(Results):
 
 
 class SemanticResults(Results):
-    """``sem_seg_predictions.json``: the pixels of each class.
-
-    It knows images by their paths where they were evaluated. If they lie elsewhere now, folder and
-    name tell which is which.
-    """
+    """``sem_seg_predictions.json``: the pixels of each class."""
 
     FILE = "sem_seg_predictions.json"
     IMAGE_KEY = "file_name"
     TRUTH_KEYS = ("pan_seg_file_name", "sem_seg_file_name")
+
+    def __contains__(self, dataset_dict: Dict) -> bool:
+        return self._path(dataset_dict) in self.by_image
+
+    def _path(self, dataset_dict: Dict) -> str:
+        """Of an image as the json has it: elsewhere its data may have been in another folder."""
+        path = dataset_dict["file_name"]
+        if path in self.by_image:
+            return path
+        same = self._paths[os.path.basename(path)]
+        return same[0] if len(same) == 1 else path
+
+    @cached_property
+    def _paths(self) -> Dict[str, List[str]]:
+        paths = defaultdict(list)
+        for path in self.by_image:
+            paths[os.path.basename(path)].append(path)
+        return paths
 
     def truth(self, dataset_dict: Dict) -> Segmentation:
         is_panoptic = "pan_seg_file_name" in dataset_dict
@@ -192,31 +201,15 @@ class SemanticResults(Results):
         return Segmentation.from_masks(masks, segments, labels.shape)
 
     def prediction(self, dataset_dict: Dict) -> Segmentation:
-        entries = self.by_image[self._key(dataset_dict)]
+        entries = self.by_image[self._path(dataset_dict)]
         classes = pixel_classes(self.metadata, "pan_seg_file_name" in dataset_dict)
         ids = {c.dataset_id: c.id for c in classes}
         segments = [self._segment(self._contiguous_id(e, ids, self.path)) for e in entries]
         return self._decode(entries, segments, dataset_dict)
 
-    def _key(self, dataset_dict: Dict) -> str:
-        name = dataset_dict["file_name"]
-        alike = [] if name in self.by_image else self._by_tail.get(_tail(name), [])
-        return alike[0] if len(alike) == 1 else name
-
-    @cached_property
-    def _by_tail(self) -> Dict[Tuple[str, ...], List[str]]:
-        by_tail = defaultdict(list)
-        for name in self.by_image:
-            by_tail[_tail(name)].append(name)
-        return by_tail
-
     def _segment(self, contiguous_id: int) -> Dict:
         things = self.metadata.get("thing_dataset_id_to_contiguous_id") or {}
         return {"category_id": contiguous_id, "isthing": contiguous_id in things.values()}
-
-
-def _tail(name: str) -> Tuple[str, ...]:
-    return Path(name).parts[-2:]
 
 
 # Of a folder that holds several kinds the first is drawn
