@@ -3,6 +3,14 @@
 Importing this package registers the model, its parts and the built-in data sets with Detectron2.
 """
 
+import warnings
+
+# It compiles two losses as it is imported, by what PyTorch has deprecated: nothing a user can mend
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+    import fvcore.nn  # noqa: F401
+
 from . import data
 from .config import add_knet_config
 from .engine.model_file import save_model
