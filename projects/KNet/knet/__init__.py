@@ -5,11 +5,12 @@ Importing this package registers the model, its parts and the built-in data sets
 
 import warnings
 
-# It compiles two losses as it is imported, by what PyTorch has deprecated: nothing a user can mend
+# Detectron2 compiles two functions as it is imported, by what PyTorch has deprecated: nothing that a
+# user can mend
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-    import fvcore.nn  # noqa: F401
+    import detectron2.modeling  # noqa: F401
 
 from . import data
 from .config import add_knet_config
