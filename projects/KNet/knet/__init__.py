@@ -5,8 +5,8 @@ Importing this package registers the model, its parts and the built-in data sets
 
 import warnings
 
-# Detectron2 compiles two functions as it is imported, by what PyTorch has deprecated: nothing that a
-# user can mend
+# Detectron2 compiles two functions as it is imported, by what PyTorch has deprecated: nothing that
+# a user can mend
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
