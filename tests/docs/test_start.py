@@ -31,7 +31,7 @@ def test_python(place, page):
 
 
 def test_the_demo(place):
-    words = re.search(r"tools/demo\.py (.*)", README.read_text()).group(1).split()
+    words = re.search(r"knet predict (.*)", README.read_text()).group(1).split()
     assert load_program().main(words) == 0
     assert [path.name for path in (place / "results").rglob("a.*")]
 

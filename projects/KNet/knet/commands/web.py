@@ -69,8 +69,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         UsageError: an option cannot work.
     """
-    if find_spec("gradio") is None:
-        raise UsageError("the page needs Gradio: pip install 'gradio>=6', or knet with [web]")
     if "://" not in args.weights and not os.path.isfile(args.weights):
         what = "is a folder" if os.path.isdir(args.weights) else "does not exist"
         raise UsageError(f"{args.weights} {what}: correct --weights")
@@ -86,6 +84,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{args.host}:{args.port} cannot be served ({reason}): give another --host or --port"
         ) from error
+    if find_spec("gradio") is None:
+        raise UsageError("the page needs Gradio: pip install 'gradio>=6', or knet with [web]")
 
 
 def serve(args: argparse.Namespace) -> None:
