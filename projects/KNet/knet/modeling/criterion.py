@@ -251,16 +251,18 @@ class Criterion(nn.Module):
                 else:
                     label = largest_share(targets, self.num_thing_classes)
                 losses.update(self.semantic_losses(semantic_logits, label))
-                num_kernels, winner = self.num_kernels, top_kernel
                 stage_losses = self.mask_losses(stage.mask_logits, things, None, targets)
             else:
                 losses[f"loss_class_{index}"] = self.class_loss(
                     stage.class_logits, things, stuff, targets, num_positive
                 )
-                num_kernels, winner = None, rank_target(top_kernel, top_stuff, self.num_kernels)
                 stage_losses = self.mask_losses(stage.mask_logits, things, stuff, targets)
             if self.rank_weight > 0:
-                logits = enlarged[index].mask_logits[:, :num_kernels]
+                logits, winner = enlarged[index].mask_logits, top_kernel
+                if index == 0:  # a slice, [:, :n], would copy the gradient once a dimension
+                    logits = logits.narrow(1, 0, self.num_kernels)
+                else:
+                    winner = rank_target(top_kernel, top_stuff, self.num_kernels)
                 num_pixels = self.normalizer.own(winner.numel(), logits.device)
                 rank = rank_loss(logits, winner, num_pixels)
                 stage_losses["loss_rank"] = self.rank_weight * rank
