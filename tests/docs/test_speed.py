@@ -13,11 +13,12 @@ PROGRAM = "projects/KNet/tools/benchmark.py"
 def test_commands_and_options():
     parse = benchmark.parse_args
     commands = re.findall(rf"^    python {PROGRAM}((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 2
+    assert len(commands) == 4
     for command in commands:
         args = parse(shlex.split(command.replace("\\\n", " ")))
         assert all((REPO / file).is_file() for file in args.config_files)
-    assert args.alternatives == [] and args.output_size == (480, 640)
+    smaller = parse(shlex.split(commands[1].replace("\\\n", " ")))
+    assert smaller.alternatives == [] and smaller.output_size == (480, 640)
 
     options = re.findall(r"`(--\w[^`]*)`", PAGE)
     assert len(options) > 10

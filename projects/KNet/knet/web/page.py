@@ -136,8 +136,8 @@ class _Page:
     def _connect(self) -> None:
         settings = [self.kind, self.score, self.overlap, self.opacity, self.labels]
         chosen = [self.picture, self.details]
-        shown = [self.view, *chosen, self.summary, self.table]
         files = list(self.files.values())
+        shown = [self.view, *chosen, self.summary, self.table, *files]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         redraw = {"trigger_mode": "always_last", "api_visibility": "private"}
         model = {
@@ -192,7 +192,7 @@ class _Page:
     def change(self, view: Optional[View], *settings):
         """Other settings for the picture that is shown, if there is one."""
         if view is None:
-            return [gr.skip()] * 5
+            return [gr.skip()] * (5 + len(self.files))
 
         def run(wanted: Settings) -> Found:
             found = view.found
@@ -222,7 +222,12 @@ class _Page:
             gr.HTML(HINT, visible=True),
             gr.HTML(view.summary(), visible=True),
             gr.Dataframe(view.rows(), visible=True),
+            *self._no_files(),
         )
+
+    def _no_files(self) -> List:
+        """Those of the result before may be had no more; :meth:`make_files` shows the new ones."""
+        return [gr.DownloadButton(visible=False) for _ in self.files]
 
     def _nothing(self, text: str, is_error: bool = False):
         """No result, and a sentence in its place."""
@@ -234,6 +239,7 @@ class _Page:
             gr.HTML(visible=False),
             gr.HTML(sentence, visible=True),
             gr.Dataframe(visible=False),
+            *self._no_files(),
         )
 
     def fit_sliders(self, kind: str):
