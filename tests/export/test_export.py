@@ -62,6 +62,14 @@ def test_each_format_says_what_the_model_says(kind, options, tmp_path):
     assert not all(c.is_equal for c in compare(Network(model), read(path, kind)))
 
 
+@pytest.mark.skipif(not _has_program_exporter(), reason="needs torch 2.6")
+def test_onnx_of_fixed_sizes_is_traced_instead(monkeypatch, tmp_path):
+    """As torch.export leaves it of a Swin Transformer with UPerNet."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("knet.export.formats._dynamic_shapes", lambda network: None)
+    assert all(c.is_equal for c in export_model(loaded(), tmp_path / "model.onnx"))
+
+
 def test_a_server_gets_what_the_predictor_gives(tmp_path):
     """From uint8 images of several sizes to every result, through the file alone."""
     pytest.importorskip("onnxruntime")

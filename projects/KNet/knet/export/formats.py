@@ -98,34 +98,47 @@ def _write_onnx(
     network: Network, path: Path, inputs: Dict[str, torch.Tensor], settings: str
 ) -> None:
     onnx = _import_onnx()
-    names = {"input_names": list(inputs), "output_names": network.output_names}
-    if _has_program_exporter():
-        torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            path,
-            dynamo=True,
-            dynamic_shapes=_dynamic_shapes(network),
-            external_data=False,
-            verbose=False,
-            **names,
-        )
-    else:
-        axes = {"images": {0: "batch", 1: "height", 2: "width"}, "sizes": {0: "batch"}}
-        for name in network.output_names:
-            has_map = name != "class_logits"
-            axes[name] = {0: "batch", **({2: "rows", 3: "columns"} if has_map else {})}
-        torch.onnx.export(
-            network,
-            tuple(inputs.values()),
-            path,
-            dynamic_axes=axes,
-            opset_version=_OPSET_OF_TRACE,
-            **names,
-        )
+    if not (_has_program_exporter() and _write_onnx_program(network, path, inputs)):
+        _write_onnx_trace(network, path, inputs)
     model = onnx.load(path)
     onnx.helper.set_model_props(model, {METADATA: settings})
     onnx.save(model, path)
+
+
+def _write_onnx_program(network: Network, path: Path, inputs: Dict[str, torch.Tensor]) -> bool:
+    """By way of ``torch.export``; False if that has found no way to leave the sizes open."""
+    import onnx
+
+    torch.onnx.export(
+        network,
+        tuple(inputs.values()),
+        path,
+        dynamo=True,
+        dynamic_shapes=_dynamic_shapes(network),
+        external_data=False,
+        verbose=False,
+        input_names=list(inputs),
+        output_names=network.output_names,
+    )
+    sides = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[:3]
+    return all(side.dim_param for side in sides)
+
+
+def _write_onnx_trace(network: Network, path: Path, inputs: Dict[str, torch.Tensor]) -> None:
+    axes = {"images": {0: "batch", 1: "height", 2: "width"}, "sizes": {0: "batch"}}
+    for name in network.output_names:
+        has_map = name != "class_logits"
+        axes[name] = {0: "batch", **({2: "rows", 3: "columns"} if has_map else {})}
+    torch.onnx.export(
+        network,
+        tuple(inputs.values()),
+        path,
+        dynamic_axes=axes,
+        opset_version=_OPSET_OF_TRACE,
+        input_names=list(inputs),
+        output_names=network.output_names,
+        **({"dynamo": False} if _has_program_exporter() else {}),
+    )
 
 
 def _write_program(
