@@ -47,6 +47,35 @@ def test_label_maps_resize_by_nearest(h, w, new_h, new_w, dtype, high):
         assert result.dtype == labels.dtype and np.array_equal(result, expected)
 
 
+@pytest.mark.parametrize("h, w, new_h, new_w", [*SIZES, (256, 300, 700, 224)])
+@pytest.mark.parametrize("interpolation, of_pixel", [("nearest", 0.0), ("nearest-exact", 0.5)])
+def test_exact_masks_lie_on_the_image_and_published_ones_beside_it(
+    h, w, new_h, new_w, interpolation, of_pixel
+):
+    """The pixel at the new one's middle is taken, where the image is read, or at its corner."""
+    transform = OpenCVResizeTransform(h, w, new_h, new_w, interpolation)
+    for taken, old, new in (
+        (transform.apply_segmentation(np.mgrid[:h, :w][0].astype(np.int32))[:, 0], h, new_h),
+        (transform.apply_segmentation(np.mgrid[:h, :w][1].astype(np.int32))[0], w, new_w),
+    ):
+        place = (np.arange(new) + of_pixel) * old / new
+        assert (taken <= place + 1e-6).all() and (place <= taken + 1 + 1e-6).all()
+
+
+def test_the_key_says_how_masks_are_resized(tiny_config):
+    labels = noise(40, 60)
+    for key in ("nearest", "nearest-exact"):
+        tiny_config.INPUT.MASK_INTERPOLATION = key
+        tiny_config.INPUT.SCALE_RANGE = (0.5, 0.5)
+        resize = build_augmentations(tiny_config, is_train=True)[0].get_transform(labels)
+        assert resize.mask_interpolation == resize.inverse().mask_interpolation == key
+    tiny_config.INPUT.MASK_INTERPOLATION = "linear"
+    with pytest.raises(
+        UsageError, match=r"INPUT\.MASK_INTERPOLATION is 'linear': .* nearest-exact"
+    ):
+        build_augmentations(tiny_config, is_train=True)
+
+
 def test_it_differs_from_the_antialiased_resize():
     image = noise(200, 200, 3)
     ours = OpenCVResizeTransform(200, 200, 50, 50).apply_image(image)

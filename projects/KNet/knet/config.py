@@ -210,6 +210,9 @@ def _add_backbones(cfg: CN) -> None:
 def _add_data(cfg: CN) -> None:
     # False: OpenCV's bilinear resize, as in the published recipe; True: Pillow's, antialiased
     cfg.INPUT.RESIZE_ANTIALIAS = False
+    # How OpenCV resizes masks and label maps. "nearest", as in the published recipe, puts them half
+    # a pixel to the right of the image and below it; "nearest-exact", as Pillow always does, on it
+    cfg.INPUT.MASK_INTERPOLATION = "nearest"
 
     # Images that are not of 8 bits a channel: (low, high), the values that become 0 and 255, not
     # rounded, clipped beyond. (): 16 bits by their full range; 32 bits are refused

@@ -26,21 +26,36 @@ __all__ = [
 ]
 
 
+# OpenCV's "nearest" takes the pixel at a cell's corner, not the one at its middle: what it resizes
+# lies half a pixel (of the new size) to the right of the bilinear resize, and below it
+MASK_INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "nearest-exact": cv2.INTER_NEAREST_EXACT}
+
+
 class OpenCVResizeTransform(T.ResizeTransform):
     """Detectron2's resize, computed by OpenCV: bilinear for images, nearest for label maps."""
 
+    def __init__(self, h: int, w: int, new_h: int, new_w: int, mask_interpolation: str = "nearest"):
+        """
+        Args:
+            h, w, new_h, new_w: sizes before and after.
+            mask_interpolation: of label maps, as torch names it: "nearest" or "nearest-exact".
+        """
+        super().__init__(h, w, new_h, new_w)
+        self.mask_interpolation = mask_interpolation
+
     def apply_image(self, img: np.ndarray, interp=None) -> np.ndarray:
         """(H, W) or (H, W, channels) -> the same at the new size."""
-        nearest = interp == Image.NEAREST
+        of_masks = MASK_INTERPOLATIONS[self.mask_interpolation]
         resized = cv2.resize(
             np.ascontiguousarray(img),
             (self.new_w, self.new_h),
-            interpolation=cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR,
+            interpolation=of_masks if interp == Image.NEAREST else cv2.INTER_LINEAR,
         )
         return resized.reshape((self.new_h, self.new_w, *img.shape[2:]))
 
     def inverse(self):
-        return OpenCVResizeTransform(self.new_h, self.new_w, self.h, self.w, self.interp)
+        sizes = self.new_h, self.new_w, self.h, self.w
+        return OpenCVResizeTransform(*sizes, self.mask_interpolation)
 
 
 class CheckedResizeShortestEdge(T.ResizeShortestEdge):
@@ -63,11 +78,14 @@ class CheckedResizeShortestEdge(T.ResizeShortestEdge):
 class OpenCVResizeShortestEdge(CheckedResizeShortestEdge):
     """The same, computed by OpenCV."""
 
+    mask_interpolation = "nearest"
+
     def get_transform(self, image: np.ndarray):
         resize = super().get_transform(image)
         if isinstance(resize, NoOpTransform):
             return resize
-        return OpenCVResizeTransform(resize.h, resize.w, resize.new_h, resize.new_w)
+        sizes = resize.h, resize.w, resize.new_h, resize.new_w
+        return OpenCVResizeTransform(*sizes, self.mask_interpolation)
 
 
 class RandomlyScaledResize(T.Augmentation):
@@ -114,13 +132,8 @@ def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
         ) from error
     if is_train and not cfg.INPUT.MIN_SIZE_TRAIN:
         raise UsageError("INPUT.MIN_SIZE_TRAIN is (): name a length of the short side, or (0,)")
-    antialias = cfg.INPUT.RESIZE_ANTIALIAS
-    kind = CheckedResizeShortestEdge if antialias else OpenCVResizeShortestEdge
     augmentations = [
-        kind(a.short_edge_length, a.max_size, "range" if a.is_range else "choice")
-        if type(a) is T.ResizeShortestEdge
-        else a
-        for a in augmentations
+        _build_resize(cfg, a) if type(a) is T.ResizeShortestEdge else a for a in augmentations
     ]
     if not is_train:
         return augmentations
@@ -130,6 +143,21 @@ def build_augmentations(cfg, is_train: bool) -> List[T.Augmentation]:
     crop = [_build_crop(cfg)] if cfg.INPUT.CROP.ENABLED else []
     color = [_build_color(cfg)] if cfg.INPUT.COLOR_AUG_SSD else []
     return [resize, *crop, *others, *color]
+
+
+def _build_resize(cfg, like: T.ResizeShortestEdge) -> T.ResizeShortestEdge:
+    """Detectron2's resize -> one of the same sizes as ``cfg.INPUT`` wants it computed."""
+    sizes = like.short_edge_length, like.max_size, "range" if like.is_range else "choice"
+    if cfg.INPUT.RESIZE_ANTIALIAS:
+        return CheckedResizeShortestEdge(*sizes)
+    resize = OpenCVResizeShortestEdge(*sizes)
+    resize.mask_interpolation = cfg.INPUT.MASK_INTERPOLATION
+    if resize.mask_interpolation not in MASK_INTERPOLATIONS:
+        raise UsageError(
+            f"INPUT.MASK_INTERPOLATION is '{resize.mask_interpolation}': it must be one of "
+            f"{', '.join(MASK_INTERPOLATIONS)}"
+        )
+    return resize
 
 
 def _scale_range(cfg) -> Tuple[float, float]:
