@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from torch.nn import functional as F
 
-from knet.modeling.losses import class_dice_loss
+from knet.modeling.semantic_losses import class_dice_loss, cross_entropy_and_dice
 
 from ... import slow_reference as slow
 from .heads import small_config, training_batch
@@ -58,6 +58,33 @@ def test_class_dice_loss(seed):
         assert loss.shape == () and loss.dtype == torch.float32
         expected = slow_dice(logits, labels, ignored)
         assert float(loss) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_losses_and_their_gradients_are_those_of_autograd(seed):
+    """Torch's own cross entropy and a softmax: ignored pixels, absent classes, any weights."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 5, 7, 6, generator=generator, dtype=torch.float64) * 4
+    labels = torch.randint(0, 4, (2, 7, 6), generator=generator)
+    labels[torch.rand(labels.shape, generator=generator) < 0.3] = IGNORED
+    weights = torch.rand(2, generator=generator, dtype=torch.float64)
+
+    def slowly(logits):
+        valid = labels != IGNORED
+        p = logits.softmax(1).movedim(1, -1)[valid]
+        t = F.one_hot(labels[valid], 5)
+        dice = 1 - 2 * (p * t).sum(0) / (p.square().sum(0) + t.sum(0) + 2e-3)
+        cross_entropy = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+        return cross_entropy, dice[t.any(0)].mean()
+
+    results = []
+    for losses in (slowly, lambda z: cross_entropy_and_dice(z, labels, IGNORED)):
+        z = logits.clone().requires_grad_()
+        found = torch.stack(losses(z))
+        (found * weights).sum().backward()
+        results.append((found.detach(), z.grad))
+    for expected, result in zip(*results):
+        torch.testing.assert_close(result, expected)
 
 
 def test_a_rare_class_counts_as_much_as_a_frequent_one():

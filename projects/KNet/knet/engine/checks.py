@@ -17,11 +17,11 @@ from ..data.training_images import load_dicts, load_to_check
 from ..errors import MEND_PATHS, DatasetError, UsageError
 from ..evaluation.build import check_evaluator
 from ..evaluation.images import is_measured
-from ..modeling.criterion import SEMANTIC_LOSSES
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
 from ..modeling.neck import NECK_REGISTRY
 from ..modeling.normalizers import SHARES
+from ..modeling.semantic_losses import SEMANTIC_LOSSES
 from ..modeling.test_time_augmentation import check_test_time_augmentation
 from .best_model import check_best_metric
 from .image_checks import check_image, check_image_keys

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from detectron2.config import configurable
 from torch import nn
-from torch.nn import functional as F
 
 from ..data.class_layout import ClassLayout
 from .counts import Counts
-from .losses import class_dice_loss, dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
+from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
 from .masks import resize
 from .matcher import Matcher
 from .normalizers import Normalizer
 from .points import point_target, reachable
+from .semantic_losses import SEMANTIC_LOSSES, cross_entropy_and_dice, cross_entropy_of_cells
 from .structures import Points, StagePrediction, Targets
 
 __all__ = [
@@ -30,25 +30,6 @@ __all__ = [
     "top_matched_kernel",
     "top_stuff_class",
 ]
-
-
-def focal_loss_of_cells(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """The paper's: a cell without label is a negative of every class.
-
-    Args:
-        logits: (B, K, h, w).
-        label: (B, h, w), -1 for none.
-    """
-    classes = torch.arange(logits.shape[1], device=logits.device)[:, None, None]
-    return focal_loss_sum(logits, (label[:, None] == classes).float())
-
-
-def cross_entropy_of_cells(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """One class a cell, by a softmax; a cell without label adds nothing. Shapes as above."""
-    return F.cross_entropy(logits, label, ignore_index=-1, reduction="sum")
-
-
-SEMANTIC_LOSSES = {"focal": focal_loss_of_cells, "cross_entropy": cross_entropy_of_cells}
 
 
 @dataclass
@@ -403,13 +384,17 @@ class Criterion(nn.Module):
         shared = self.normalizer.own(num_labelled, logits.device)
         num_labelled = num_labelled.clamp(min=1) if shared is None else shared
         logits = logits.float()
-        total = self.semantic_loss_of_cells(logits, label)
-        losses = {"loss_semantic": self.semantic_weight * total / num_labelled}
-        if self.semantic_dice_weight > 0:
-            over_batch = self.normalizer.over_batch
-            dice = class_dice_loss(logits, label, ignore_label=-1, over_batch=over_batch)
-            losses["loss_semantic_dice"] = self.semantic_dice_weight * dice
-        return losses
+        if self.semantic_dice_weight <= 0:
+            total = self.semantic_loss_of_cells(logits, label)
+            return {"loss_semantic": self.semantic_weight * total / num_labelled}
+        over_batch = self.normalizer.over_batch
+        total, dice = cross_entropy_and_dice(logits, label, -1, over_batch=over_batch)
+        if self.semantic_loss_of_cells is not cross_entropy_of_cells:
+            total = self.semantic_loss_of_cells(logits, label)
+        return {
+            "loss_semantic": self.semantic_weight * total / num_labelled,
+            "loss_semantic_dice": self.semantic_dice_weight * dice,
+        }
 
 
 def _in_float32(stage: StagePrediction) -> StagePrediction:

@@ -6,12 +6,10 @@ Shape shorthand: B images, N kernels, P positive kernels, K classes, h x w the m
 from typing import Optional, Union
 
 import torch
-from fvcore.nn.distributed import differentiable_all_reduce
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = [
-    "class_dice_loss",
     "dice_loss",
     "focal_loss_sum",
     "mask_loss",
@@ -122,38 +120,3 @@ def point_loss(
     positive = middle * (1 - p) ** alpha * F.logsigmoid(logits)
     negative = (1 - middle) * (1 - target) ** beta * p**alpha * F.logsigmoid(-logits)
     return -(positive + negative).sum()
-
-
-def class_dice_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    ignore_label: int = 255,
-    eps: float = 1e-3,
-    over_batch: bool = False,
-) -> torch.Tensor:
-    """1 - 2 sum(p t) / (sum p^2 + sum t + 2 eps), mean over the classes of the batch's labels.
-
-    Sums over all labelled pixels of the batch, p by a softmax: a class of few pixels counts as much
-    as one of many, as it does in mIoU.
-
-    Args:
-        logits: (B, K, h, w).
-        labels: (B, h, w) int64.
-        ignore_label: of pixels without label; without any labelled pixel the loss is 0.
-        over_batch: sums over the images of all processes, the same in each.
-    """
-    valid = labels != ignore_label
-    probability = logits.softmax(1) * valid[:, None]
-    index = torch.where(valid, labels, 0)
-    own = probability.gather(1, index[:, None])[:, 0]  # 0 where there is no label
-    index = index.flatten()
-    overlap = own.new_zeros(logits.shape[1]).scatter_add(0, index, own.flatten())
-    wanted = torch.zeros_like(overlap).scatter_add(0, index, valid.flatten().to(own.dtype))
-    squares = probability.square().sum((0, 2, 3))
-    if over_batch:
-        sums = torch.stack((overlap, squares, wanted))
-        overlap, squares, wanted = differentiable_all_reduce(sums)
-    size = squares + wanted + 2 * eps
-    present = wanted > 0
-    dice = torch.where(present, 1 - 2 * overlap / size, 0.0)
-    return dice.sum() / present.sum().clamp(min=1)

@@ -3,7 +3,7 @@
 Shape shorthand: B images, K classes, C channels, H x W the head's map, h x w the labels.
 """
 
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from ...errors import UsageError
 from ..masks import enlarge, resize
 from ..normalizers import Normalizer
+from ..semantic_losses import cross_entropy_and_dice
 
-__all__ = ["ClassifierHead", "conv_norm_relu", "segmentation_loss"]
+__all__ = ["ClassifierHead", "conv_norm_relu", "segmentation_and_dice_loss", "segmentation_loss"]
 
 
 _PUBLISHED = Normalizer("process")
@@ -56,8 +57,23 @@ def segmentation_loss(
     """
     logits = resize(logits.float(), labels.shape[-2:])
     total = F.cross_entropy(logits, labels, ignore_index=ignore_label, reduction="sum")
-    num_pixels = normalizer.own(labels.numel(), total.device)
-    return total / (labels.numel() if num_pixels is None else num_pixels)
+    return total / _num_pixels(labels, normalizer)
+
+
+def segmentation_and_dice_loss(
+    logits: torch.Tensor, labels: torch.Tensor, ignore_label: int, normalizer: Normalizer
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """:func:`segmentation_loss`, and the dice loss of the classes beside it. The same arguments."""
+    logits = resize(logits.float(), labels.shape[-2:])
+    total, dice = cross_entropy_and_dice(
+        logits, labels, ignore_label, over_batch=normalizer.over_batch
+    )
+    return total / _num_pixels(labels, normalizer), dice
+
+
+def _num_pixels(labels: torch.Tensor, normalizer: Normalizer) -> Union[int, torch.Tensor]:
+    shared = normalizer.own(labels.numel(), labels.device)
+    return labels.numel() if shared is None else shared
 
 
 class ClassifierHead(nn.Module):

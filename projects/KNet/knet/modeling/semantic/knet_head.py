@@ -13,11 +13,10 @@ from torch import nn
 
 from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
-from ..losses import class_dice_loss
-from ..masks import enlarge, resize
+from ..masks import enlarge
 from ..normalizers import Normalizer
 from ..structures import StagePrediction
-from .base import ClassifierHead, segmentation_loss
+from .base import ClassifierHead, segmentation_and_dice_loss, segmentation_loss
 from .fcn_head import SemSegFCNHead
 
 __all__ = ["KNetSemSegHead", "find_classifier"]
@@ -310,12 +309,13 @@ class KNetSemSegHead(nn.Module):
         """
         losses = {}
         for s, stage in enumerate(stages):
-            logits = resize(stage.mask_logits.float(), targets.shape[-2:])
-            loss = segmentation_loss(logits, targets, self.ignore_value, self.normalizer)
-            losses[f"loss_semantic_{s}"] = self.loss_weight * loss
+            of_stage = stage.mask_logits, targets, self.ignore_value, self.normalizer
             if self.dice_weight > 0:
-                over_batch = self.normalizer.over_batch
-                dice = class_dice_loss(logits, targets, self.ignore_value, over_batch=over_batch)
+                loss, dice = segmentation_and_dice_loss(*of_stage)
+            else:
+                loss, dice = segmentation_loss(*of_stage), None
+            losses[f"loss_semantic_{s}"] = self.loss_weight * loss
+            if dice is not None:
                 losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head.layers(features)
