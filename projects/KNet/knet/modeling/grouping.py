@@ -1,5 +1,6 @@
 """Group assembling: what a kernel found, summed over its pixels (F^K, paper eq. 3)."""
 
+import math
 from typing import Optional, Tuple
 
 import torch
@@ -80,7 +81,15 @@ def _shares(mask_logits: torch.Tensor, threshold: Optional[float]) -> torch.Tens
     """How much of each pixel is each kernel's, (B, N, H, W) float32."""
     if threshold is None:
         return mask_logits.float().softmax(dim=1)
-    return (mask_logits.detach().float().sigmoid() > threshold).float()
+    # of logits rather than of probabilities: no map of these is made
+    return (mask_logits.detach() > logit(threshold)).float()
+
+
+def logit(probability: float) -> float:
+    """Where the sigmoid has this value; infinite at 0 and 1."""
+    if 0 < probability < 1:
+        return math.log(probability / (1 - probability))
+    return math.copysign(math.inf, probability - 0.5)
 
 
 def _sum_inside(shares: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:

@@ -41,31 +41,34 @@ def class_cost(
     return (positive - negative).gather(2, index)
 
 
-def mask_cost(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def mask_cost(
+    probability: torch.Tensor, target: torch.Tensor, overlap: torch.Tensor
+) -> torch.Tensor:
     """Minus the mean over pixels of p t + (1 - p)(1 - t), for every pair.
 
     Args:
         probability: (B, N, P), p at P pixels.
         target: (B, T, P), t.
+        overlap: (B, N, T), sum of p t.
 
     Returns:
         (B, N, T).
     """
     pixels = probability.shape[-1]
-    agree = probability @ target.transpose(1, 2)
-    # sum (1-p)(1-t) = P - sum p - sum t + sum p t: one matrix product instead of two
+    # sum (1-p)(1-t) = P - sum p - sum t + sum p t
     rest = probability.sum(-1)[:, :, None] + target.sum(-1)[:, None, :]
-    return -(2 * agree - rest + pixels) / pixels
+    return -(2 * overlap - rest + pixels) / pixels
 
 
-def dice_cost(probability: torch.Tensor, target: torch.Tensor, eps: float = 1e-3) -> torch.Tensor:
+def dice_cost(
+    probability: torch.Tensor, target: torch.Tensor, overlap: torch.Tensor, eps: float = 1e-3
+) -> torch.Tensor:
     """Minus the soft dice coefficient, squared denominator, for every pair.
 
     Shapes as in :func:`mask_cost`.
     """
-    overlap = probability @ target.transpose(1, 2)
-    size = probability.square().sum(-1)[:, :, None] + target.square().sum(-1)[:, None, :]
-    return -2 * overlap / (size + 2 * eps)
+    of_masks, of_targets = (torch.einsum("bnp,bnp->bn", x, x) for x in (probability, target))
+    return -2 * overlap / (of_masks[:, :, None] + of_targets[:, None, :] + 2 * eps)
 
 
 def hungarian(cost: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -137,8 +140,9 @@ class Matcher:
         """
         probability = mask_logits.float().sigmoid().flatten(2)
         target = targets.thing_masks.flatten(2)
-        cost = self.mask_weight * mask_cost(probability, target)
-        cost = cost + self.dice_weight * dice_cost(probability, target)
+        overlap = probability @ target.transpose(1, 2)
+        cost = self.mask_weight * mask_cost(probability, target, overlap)
+        cost = cost + self.dice_weight * dice_cost(probability, target, overlap)
         if class_logits is not None:
             cost = cost + self.class_weight * class_cost(
                 class_logits.float(), targets.thing_classes

@@ -59,7 +59,8 @@ def cross_entropy_and_dice(
         ignore_label: of pixels without label; without any labelled pixel both losses are 0.
         over_batch: dice's sums over the images of all processes, the same in each.
     """
-    cross_entropy, overlap, squares, wanted = _SoftmaxSums.apply(logits, labels, ignore_label)
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        cross_entropy, overlap, squares, wanted = _SoftmaxSums.apply(logits, labels, ignore_label)
     if over_batch:
         sums = torch.stack((overlap, squares, wanted))
         overlap, squares, wanted = differentiable_all_reduce(sums)
