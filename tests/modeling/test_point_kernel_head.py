@@ -1,5 +1,6 @@
 """The head whose kernels start at points of the image: first masks and class logits by loops."""
 
+import itertools
 import math
 
 import numpy as np
@@ -41,7 +42,7 @@ def softplus(value):
 
 @pytest.mark.parametrize("size, num_kernels", [((6, 9), 7), ((1, 1), 3), ((2, 3), 10)])
 def test_first_masks_and_kernels(size, num_kernels):
-    """k F_ins + b - |L (p - p_n)|^2 / 4^2 at every cell; k and what that mask found."""
+    """k F_ins + b - |L (p + v(p) - p_n)|^2 / 4^2 at every cell; k and what that mask found."""
     head, (instance_map, semantic_map) = random_head(num_kernels=num_kernels), maps(size=size)
     with torch.no_grad():
         feature_map, prediction, semantic_logits = head(instance_map, semantic_map)
@@ -51,6 +52,7 @@ def test_first_masks_and_kernels(size, num_kernels):
     weight, bias = (p.detach().double().numpy() for p in head.kernel_proj.parameters())
     np.testing.assert_allclose(feature_map, both, rtol=1e-5, atol=1e-5)
     features = features.double().numpy()
+    to_vote, vote_bias = (p.detach().double().numpy() for p in head.vote_proj.parameters())
     assert prediction.mask_logits.shape == (2, num_kernels + 2, *size)
     assert prediction.kernels.shape == (2, num_kernels + 2, 8)
     for image in range(2):
@@ -61,7 +63,9 @@ def test_first_masks_and_kernels(size, num_kernels):
             fall_off = np.array([[softplus(first), 0], [below, softplus(second)]])
             found = kernel.copy()
             for y, x in slow.pixels_of(features[image, 0]):
-                squared = np.square(fall_off @ (y - point_y, x - point_x)).sum()
+                vote = to_vote[:, :, 0, 0] @ described[image, :, y, x] + vote_bias
+                away = (y - point_y, x - point_x) + 4 * vote
+                squared = np.square(fall_off @ away).sum()
                 expected = kernel @ features[image, :, y, x] + offset - squared / 16
                 logit = float(prediction.mask_logits[image, n, y, x])
                 assert logit == pytest.approx(expected, rel=1e-4, abs=1e-4)
@@ -77,6 +81,21 @@ def test_first_masks_and_kernels(size, num_kernels):
                 prediction.kernels[image, num_kernels + stuff],
                 head.semantic_kernels.weight[2 + stuff, :, 0, 0].detach(),
             )
+
+
+def test_weights_from_before_there_were_votes():
+    """They load, and without votes their masks fall off around the points, as they did."""
+    head, new = random_head(), random_head(seed=5)
+    nn.init.zeros_(head.vote_proj.weight)
+    nn.init.zeros_(head.vote_proj.bias)
+    old = {name: x for name, x in head.state_dict().items() if "vote" not in name}
+    assert len(old) == len(head.state_dict()) - 2
+    new.load_state_dict(old)
+    for expected, found in zip(head(*maps())[1:], new(*maps())[1:]):
+        expected, found = (getattr(x, "mask_logits", x) for x in (expected, found))
+        assert torch.equal(expected, found)
+    missing, _ = new.load_state_dict({}, strict=False)  # a backbone's file has nothing of a head
+    assert set(missing) == set(new.state_dict())
 
 
 # --- class logits of stage 0 ---------------------------------------------------------------------
@@ -120,8 +139,9 @@ def check_class_logits(head, num_things, num_stuff):
 @pytest.mark.parametrize("num_things, num_stuff", [(2, 2), (3, 0), (1, 2)])
 def test_first_class_logits(num_things, num_stuff):
     """Those of the point, one that found an object anew as no object; the rest at the prior."""
-    head, kinds = random_head(num_things, num_stuff, num_kernels=100), set()
-    for fall_off in (2.0, 8.0):  # masks of some cells, or of few, if any
+    kinds = set()
+    for seed, fall_off in itertools.product(range(4), (2.0, 8.0)):  # masks of some cells, or of few
+        head = random_head(num_things, num_stuff, num_kernels=100, seed=seed)
         with torch.no_grad():
             head.kernel_proj.bias[-3::2] = fall_off  # the diagonal
         kinds |= check_class_logits(head, num_things, num_stuff)

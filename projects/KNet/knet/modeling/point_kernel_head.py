@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .grouping import group_features
 from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT, kernel_head_arguments
 from .neck import conv_block
-from .points import covered_by_stronger, offsets, strongest_cells
+from .points import covered_by_stronger, strongest_cells
 from .structures import Points, StagePrediction
 
 __all__ = ["PointKernelHead"]
@@ -29,13 +29,16 @@ class PointKernelHead(nn.Module):
     """Instance kernels that start where the middle of an object seems to be.
 
     A point map tells where middles are (:mod:`knet.modeling.points`); at its N best cells p_n a
-    kernel k_n, a bias b_n and a fall-off L_n are read from a second map, and
+    kernel k_n, a bias b_n and a fall-off L_n are read from a second map, from which each cell p
+    also votes for the middle of its object, e(p) = p + v(p) (the spatial embedding of Neven et al.,
+    "Instance Segmentation by Jointly Optimizing Spatial Embeddings and Clustering Bandwidth"):
 
-        M_0 = k_n * F_ins + b_n - |L_n (p - p_n)|^2 / 4^2,
+        M_0 = k_n * F_ins + b_n - |L_n (e(p) - p_n)|^2 / 4^2,
 
     distances (y, x) in cells. L_n is a lower triangular matrix, its diagonal positive, so that a
-    mask may reach further along an object than across it. K_0 is k_n and what M_0 finds on F =
-    F_ins + F_seg; the class logits of stage 0 are the point's. Stuff kernels are those of
+    mask may reach further along an object than across it. The distance is a kernel as well: of six
+    numbers, on the six terms of e(p). K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class
+    logits of stage 0 are the point's. Stuff kernels are those of
     :class:`knet.modeling.KernelHead`.
     """
 
@@ -62,12 +65,21 @@ class PointKernelHead(nn.Module):
         self.point_proj = nn.Conv2d(channels, num_thing_classes, 1)
         self.kernel_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.kernel_proj = nn.Linear(channels, channels + 1 + NUM_FALL_OFF)  # k, b, L
+        self.vote_proj = nn.Conv2d(channels, 2, 1)  # v, in 4 cells
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
         for layer in (self.point_proj, self.kernel_proj, self.semantic_kernels):
             nn.init.normal_(layer.weight, std=0.01)
-        nn.init.zeros_(self.kernel_proj.bias)
+        for parameter in (self.kernel_proj.bias, *self.vote_proj.parameters()):
+            nn.init.zeros_(parameter)
         nn.init.constant_(self.point_proj.bias, PRIOR_LOGIT)
         nn.init.constant_(self.semantic_kernels.bias, PRIOR_LOGIT)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
+        """Weights from before there were votes: without them masks are what they were."""
+        if f"{prefix}kernel_proj.weight" in state_dict:  # a backbone's file stays one
+            for name, parameter in self.vote_proj.named_parameters(f"{prefix}vote_proj"):
+                state_dict.setdefault(name, torch.zeros_like(parameter))
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):
@@ -111,16 +123,26 @@ class PointKernelHead(nn.Module):
         self, instance_map: torch.Tensor, instance_features: torch.Tensor, cells: torch.Tensor
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """Kernels k (B, N, C) at the cells (B, N), and their masks M_0 (B, N, H, W)."""
-        channels, width = instance_map.shape[1], instance_map.shape[3]
-        described = self.kernel_conv(instance_map).flatten(2)
-        described = described.gather(2, cells[:, None].expand(-1, channels, -1))
-        at_points = self.kernel_proj(described.transpose(1, 2))
-        kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
+        channels, *size = instance_map.shape[1:]
+        described = self.kernel_conv(instance_map)
+        votes = self.vote_proj(described)
+        at_points = described.flatten(2).gather(2, cells[:, None].expand(-1, channels, -1))
+        at_points = self.kernel_proj(at_points.transpose(1, 2))
+        # coordinates are squared: too large for half precision
+        with torch.autocast(device_type=instance_map.device.type, enabled=False):
+            kernels, bias, fall_off = at_points.float().split((channels, 1, NUM_FALL_OFF), dim=2)
+            y, x = (torch.arange(side, device=cells.device).float() for side in size)
+            rows = torch.div(cells, size[1], rounding_mode="floor")
+            points = torch.stack((rows - y.mean(), cells - rows * size[1] - x.mean()), -1)
+            places = torch.stack(torch.meshgrid(y - y.mean(), x - x.mean(), indexing="ij"))
 
-        mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
-        rows = torch.div(cells, width, rounding_mode="floor")
-        points = torch.stack((rows, cells - rows * width), -1)
-        return kernels, _around_points(mask_logits, bias.float(), fall_off.float(), points)
+            embedding = places / FALL_OFF_RADIUS + votes.float()
+            distance_kernels = _distance_kernels(bias, fall_off, points / FALL_OFF_RADIUS)
+            mask_logits = torch.bmm(
+                torch.cat((kernels, distance_kernels), 2),
+                torch.cat((instance_features.float(), _terms(embedding)), 1).flatten(2),
+            )
+        return kernels, mask_logits.unflatten(2, size)
 
     @torch.no_grad()  # learned by the loss of the points
     def _class_logits(
@@ -148,19 +170,30 @@ class PointKernelHead(nn.Module):
         return class_logits
 
 
-def _around_points(
-    mask_logits: torch.Tensor, bias: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor
+def _terms(embedding: torch.Tensor) -> torch.Tensor:
+    """e (B, 2, H, W), y and x -> y^2, y x, x^2, y, x, 1 of each cell, (B, 6, H, W)."""
+    y, x = embedding.unbind(1)
+    return torch.stack((y * y, y * x, x * x, y, x, torch.ones_like(y)), 1)
+
+
+def _distance_kernels(
+    bias: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
-    """Logits + b_n - |L_n (p - p_n)|^2 / 4^2 at every cell p.
+    """What makes b_n - |L_n (e - p_n)|^2 of the :func:`_terms` of e.
 
     Args:
-        mask_logits: (B, N, H, W).
         bias: (B, N, 1), b.
         fall_off: (B, N, 3), of L row by row, the diagonal before its softplus.
         points: (B, N, 2) y and x of p_n.
+
+    Returns:
+        (B, N, 6).
     """
-    y, x = (d / FALL_OFF_RADIUS for d in offsets(points, *mask_logits.shape[-2:]))
-    first, below, second = fall_off[..., None, None].unbind(2)
-    of_row = bias[..., None] - (F.softplus(first) * y).square()  # (B, N, H, 1)
-    along = below * y + F.softplus(second) * x
-    return torch.addcmul(mask_logits + of_row, along, along, value=-1)
+    first, below, second = fall_off.unbind(2)
+    first, second = F.softplus(first), F.softplus(second)
+    # the symmetric matrix A = L^T L, and A p
+    yy, yx, xx = first.square() + below.square(), below * second, second.square()
+    y, x = points.unbind(2)
+    at_y, at_x = yy * y + yx * x, yx * y + xx * x
+    own = bias[..., 0] - at_y * y - at_x * x
+    return torch.stack((-yy, -2 * yx, -xx, 2 * at_y, 2 * at_x, own), 2)
