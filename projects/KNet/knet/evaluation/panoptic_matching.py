@@ -28,7 +28,7 @@ class Matches(NamedTuple):
         found: category and IoU of each match, in the order in which they are added up.
         missed: the category of each true segment without a match.
         wrong: that of each predicted one.
-        misstated: the id of each true segment whose ``area`` is not that of its pixels.
+        misstated: the id of each true segment, but crowd, whose ``area`` is not that of its pixels.
     """
 
     found: List[Tuple[int, float]]
@@ -81,7 +81,11 @@ def match_segments(
         if predicted_id not in predicted_found and ignored / areas[predicted_id] <= 0.5:
             wrong.append(category)
     missed = [s["category_id"] for s in left if s["iscrowd"] != 1]
-    misstated = [i for i, s in true.items() if not is_area_of(s["area"], true_areas.get(i, 0))]
+    misstated = [
+        i
+        for i, s in true.items()
+        if s["iscrowd"] != 1 and not is_area_of(s["area"], true_areas.get(i, 0))
+    ]
     return Matches(found, missed, wrong, misstated)
 
 
