@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Dict, List, Mapping, Sequence, Union
 
@@ -47,6 +48,11 @@ def of_srun(count: int, machines: int = 1) -> List[Dict[str, str]]:
         }
         for rank in range(count)
     ]
+
+
+def threads_of_torch() -> int:
+    """Threads of this process that are not Python's."""
+    return len(os.listdir("/proc/self/task")) - threading.active_count()
 
 
 def train_net_in(
@@ -100,4 +106,7 @@ def _train_net(words: List[str], environment: Mapping[str, str], place: Sequence
     from knet.engine.main import main
 
     torch.set_num_threads(1)
-    sys.exit(main(words))
+    status = main(words)
+    if status == 0:
+        assert threads_of_torch() == 0, "one of them may abort the process when it ends"
+    sys.exit(status)

@@ -14,6 +14,7 @@ from knet.engine import KNetTrainer
 from knet.engine.bad_steps import CheckedTrainer
 from knet.engine.processes import leave_group
 from knet.errors import UsageError
+from tests.engine.processes import threads_of_torch
 
 
 class Model(nn.Module):
@@ -131,7 +132,7 @@ def test_a_gradient_that_the_scaler_skips_is_no_bad_step(monkeypatch):
     assert skipped == [True] * 3
 
 
-def worker(path):
+def bad_step(path):
     rank = comm.get_rank()
     bad = trainer({1: float("nan")} if rank == 1 else {}, rank=rank, wrap=DistributedDataParallel)
     steps(bad, 0, 1)
@@ -140,7 +141,12 @@ def worker(path):
         steps(bad, 1, 2)
     assert all(torch.equal(p, before) for p, before in zip(bad.model.parameters(), weights))
     (path / f"{rank}.txt").write_text(str(error.value))
+
+
+def worker(path):
+    bad_step(path)
     leave_group()
+    assert threads_of_torch() == 0, "one of them may abort the process when it ends"
 
 
 def test_all_processes_end_if_one_is_bad(tmp_path):

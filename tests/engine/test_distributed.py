@@ -48,7 +48,7 @@ def inputs_of(rank: int):
     return features, [{"instances": instances, "sem_seg": sem_seg}]
 
 
-def worker(path):
+def train(path):
     torch.set_num_threads(1)
     rank = comm.get_rank()
     published, device = Normalizer("process"), torch.device("cpu")
@@ -65,6 +65,10 @@ def worker(path):
         sum(module(*inputs_of(rank)).values()).backward()
     if rank == 0:
         torch.save([p.grad for p in module.module.parameters()], path)
+
+
+def worker(path):
+    train(path)
     leave_group()
 
 

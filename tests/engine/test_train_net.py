@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from panopticapi.evaluation import pq_compute
 
@@ -97,6 +97,13 @@ def test_training_evaluates_and_evaluating_again_gives_the_same(
     assert train_net("--eval-only", options=again).status == 0
     assert results(tmp_path / "again") == after_training
     assert not (tmp_path / "again" / "model_final.pth").exists()
+    # the config kept beside the model is enough, in a process that knows nothing of the data yet
+    DatasetCatalog.remove(pottery.name)
+    MetadataCatalog.remove(pottery.name)
+    kept = {"OUTPUT_DIR": str(tmp_path / "kept"), "MODEL.WEIGHTS": weights}
+    config_file = str(output / "config.yaml")
+    assert train_net("--eval-only", config_file=config_file, options=kept).status == 0
+    assert results(tmp_path / "kept") == after_training
     # other weights give other results: the equality above is no accident
     again.update({"MODEL.WEIGHTS": "", "OUTPUT_DIR": str(tmp_path / "untrained")})
     assert train_net("--eval-only", options=again).status == 0

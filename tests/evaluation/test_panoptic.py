@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator
-from panopticapi.utils import rgb2id
+from panopticapi.utils import id2rgb, rgb2id
 from PIL import Image
 
 from knet.data import register_coco_panoptic
@@ -104,8 +104,25 @@ def test_a_png_of_another_size_than_its_image_is_told(pottery):
     name = register(pottery)
     records = DatasetCatalog.get(name)
     ids, segments = truth(records[0])["panoptic_seg"]
-    with pytest.raises(DatasetError, match=r"image 1 of .*pottery\.json is 64 x 40.*62 x 40"):
+    with pytest.raises(DatasetError, match=r"PNG .*001\.png is 64 x 40, its image .* is 62 x 40"):
         evaluate(PanopticEvaluator(name), records[:1], [{"panoptic_seg": (ids[:, 2:], segments)}])
+
+
+@pytest.mark.parametrize("official", [False, True])
+def test_a_png_that_is_none_or_has_an_id_without_segment_is_told(pottery, official):
+    lost = pottery.content["annotations"][1]["segments_info"].pop()["id"]
+    name = register(pottery)
+    records = DatasetCatalog.get(name)
+    outputs = [truth(r) for r in records]
+    for _, segments in (o["panoptic_seg"] for o in outputs):
+        segments.append({"id": lost, "category_id": 0, "isthing": True})
+    evaluator = PanopticEvaluator(name, official_tool=official)
+    with pytest.raises(DatasetError, match=rf"segment id {lost}, which the json's segments_info"):
+        evaluate(evaluator, records[1:], outputs[1:])
+    path = records[0]["pan_seg_file_name"]
+    open(path, "wb").close()
+    with pytest.raises(DatasetError, match=os.path.basename(path)):
+        evaluate(evaluator, records[:1], outputs[:1])
 
 
 def test_ground_truth_against_itself(shapes, tmp_path):
@@ -162,6 +179,10 @@ def one_kind(tmp_path, keep):
         annotation["segments_info"] = [
             s for s in annotation["segments_info"] if s["category_id"] in keep
         ]
+        path = folder.pngs / annotation["file_name"]
+        ids = rgb2id(np.asarray(Image.open(path)))
+        listed = [s["id"] for s in annotation["segments_info"]]
+        Image.fromarray(id2rgb(np.where(np.isin(ids, listed), ids, 0))).save(path)
     folder.content["categories"] = [c for c in folder.CATEGORIES if c["id"] in keep]
     return register(folder)
 
@@ -182,11 +203,7 @@ def as_nan(value):
 def test_data_without_a_kind_of_segment(tmp_path, keep, expected):
     name = one_kind(tmp_path, keep)
     records = DatasetCatalog.get(name)
-    outputs = []
-    for record in records:
-        ids, segments = truth(record)["panoptic_seg"]
-        listed = torch.tensor([s["id"] for s in segments], dtype=ids.dtype)
-        outputs.append({"panoptic_seg": (torch.where(torch.isin(ids, listed), ids, 0), segments)})
+    outputs = [truth(record) for record in records]
     results = evaluate(PanopticEvaluator(name, str(tmp_path / "out")), records, outputs)
     assert tuple(as_nan(results[key]) for key in ("PQ", "PQ_th", "PQ_st")) == expected
     content = json.loads((tmp_path / "out" / "panoptic_quality.json").read_text())
@@ -292,3 +309,30 @@ def test_segments_without_a_key_that_cocos_tool_reads(pottery, key):
         assert key in str(error) and str(pottery.json_file) in str(error)
     else:
         assert results["PQ"] == 100.0
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_areas_that_are_not_those_of_the_png_are_told(pottery, caplog, factor):
+    segment = pottery.content["annotations"][1]["segments_info"][0]
+    segment["area"] = int(factor * segment["area"])
+    name = register(pottery)
+    records = DatasetCatalog.get(name)
+    outputs = [truth(r) for r in records]
+    results = evaluate(PanopticEvaluator(name), records, outputs)
+    assert results == pytest.approx(
+        evaluate(PanopticEvaluator(name, official_tool=True), records, outputs), nan_ok=True
+    )
+    (told,) = [r.getMessage() for r in caplog.records if "PQ is wrong" in r.getMessage()]
+    assert str(pottery.json_file) in told and "of 1 segments in 1 images" in told
+    assert f"the segment {segment['id']} of the image" in told
+
+
+def test_areas_a_little_off_or_of_crowd_are_not_told(pottery, caplog):
+    for annotation in pottery.content["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment["area"] += 2
+        segment.update(iscrowd=1, area=1)  # its area counts for nothing
+    name = register(pottery)
+    records = DatasetCatalog.get(name)
+    evaluate(PanopticEvaluator(name), records, [truth(r) for r in records])
+    assert "PQ is wrong" not in caplog.text

@@ -75,3 +75,14 @@ def test_segments_that_are_not_those_of_the_map_are_told():
     for wrong in (listed[:1], [*listed, {"id": 9, "category_id": 1}]):
         with pytest.raises(ValueError, match="differ in the ids"):
             match_segments(ids, [], ids, wrong)
+
+
+def test_an_area_that_leaves_no_union():
+    """COCO's tool divides by zero: a json may tell any area."""
+    ids = np.array([[1, 1, 2]])
+    true = [{"id": 1, "category_id": 5, "area": 1, "iscrowd": 0}]
+    seen = np.array([[1, 7, 7]])
+    segments = [{"id": 1, "category_id": 5}, {"id": 7, "category_id": 6}]
+    assert match_segments(ids, true, seen, segments).missed == []
+    true[0]["area"] = 0
+    assert match_segments(ids, true, seen, segments).missed == [5]

@@ -1,7 +1,10 @@
 """Whole models written, read again and compared; what cannot be written says so."""
 
 import json
+import sys
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,8 @@ from knet.export.knet_runtime import OnnxPredictor
 from knet.modeling.cpu import prefer_onednn
 from knet.modeling.point_kernel_head import PointKernelHead
 
+from ..conftest import REPO
+from ..docs.pages import blocks
 from ..tiny_model import LAYOUT, tiny_model
 
 
@@ -70,7 +75,7 @@ def test_onnx_of_fixed_sizes_is_traced_instead(monkeypatch, tmp_path):
     assert all(c.is_equal for c in export_model(loaded(), tmp_path / "model.onnx"))
 
 
-def test_a_server_gets_what_the_predictor_gives(tmp_path):
+def test_a_server_gets_what_the_predictor_gives(tmp_path, monkeypatch):
     """From uint8 images of several sizes to every result, through the file alone."""
     pytest.importorskip("onnxruntime")
     model = loaded()
@@ -99,6 +104,17 @@ def test_a_server_gets_what_the_predictor_gives(tmp_path):
         assert np.array_equal(ours["class_map"], theirs["sem_seg"].argmax(0))
     with pytest.raises(ValueError, match="image 2 of 2: it is"):
         predictor([images[0], images[1][0]])
+
+    # docs/export.md, beside the files
+    (block,) = blocks(REPO / "docs" / "export.md", "python")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "model.onnx").rename("street.onnx")
+    cv2.imwrite("street.jpg", images[0])
+    names = {}
+    exec(block.text, names)
+    assert names["result"]["panoptic_seg"][0].shape == images[0].shape[:2]
+    assert Path(sys.modules.pop("knet_runtime").__file__).parent == tmp_path
 
 
 def test_the_description_is_in_every_file(tmp_path):

@@ -57,6 +57,7 @@ from ..video import (
 )
 from ..visualization import VideoDrawer, draw_result
 from ..visualization.window import Window
+from .parsers import parser_of
 
 SAVE = {
     "coco-panoptic": PanopticFiles,
@@ -70,13 +71,7 @@ SOME_FAILED, INTERRUPTED = 3, 130
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
-    text, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__, program)
     parser.set_defaults(program=program)
     add = parser.add_argument
     add("--weights", help="model file; or give --opts MODEL.WEIGHTS FILE")

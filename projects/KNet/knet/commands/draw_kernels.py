@@ -31,16 +31,11 @@ from ..visualization.kernel_attention import draw_attention
 from ..visualization.kernel_record import KernelRecord, record_kernels
 from ..visualization.kernel_stages import draw_stages
 from ..visualization.mean_masks import MeanMasks
+from .parsers import parser_of
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
-    text, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__, program)
     add = parser.add_argument
     add("--weights", required=True, help="model file, of a panoptic or instance K-Net")
     add("--config-file", help="of the model, where the weights do not carry it")

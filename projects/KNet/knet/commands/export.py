@@ -7,8 +7,8 @@
 The network takes images of any size and batch; class names, preprocessing and thresholds are in the
 file. Beside an ONNX file knet_runtime.py is put, which needs onnxruntime and NumPy alone.
 
-Exit status: 0 written and equal to the model; 1 not written, a sentence says why; 2 written, but it
-differs from the model.
+Exit status: 0 written and equal to the model; 1 not written, a sentence says why; 2 the command
+line is wrong; 3 written, but it differs from the model.
 """
 
 import argparse
@@ -22,18 +22,13 @@ from .. import load_model
 from ..encoding import write_any_text
 from ..errors import DatasetError, UsageError
 from ..export import FORMATS, SUFFIXES, export_model
+from .parsers import parser_of
 
-DIFFERS = 2
+DIFFERS = 3  # 2 is argparse's
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
-    text, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__, program)
     add = parser.add_argument
     add("--weights", required=True, help="model file, or its address")
     add("--config-file", help="of the model, where the weights do not carry it")

@@ -18,16 +18,11 @@ from pathlib import Path
 from ..encoding import write_any_text
 from ..errors import DatasetError, UsageError
 from ..submission import SERVERS, pack_predictions
+from .parsers import parser_of
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
-    text, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__, program)
     add = parser.add_argument
     add("--server", required=True, choices=list(SERVERS))
     add("--predictions", required=True, type=Path, help="folder that holds them")

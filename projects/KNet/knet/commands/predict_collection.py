@@ -20,18 +20,13 @@ from detectron2.utils.logger import setup_logger
 from ..encoding import write_any_text
 from ..errors import DatasetError, UsageError
 from ..results.kinds import KINDS
+from .parsers import parser_of
 
 SOME_FAILED, INTERRUPTED = 3, 130
 
 
 def parse_args(argv=None, program=None) -> argparse.Namespace:
-    text, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of(__doc__, program)
     add = parser.add_argument
     add("--input", nargs="+", required=True, help="images, folders, patterns, .txt .csv .parquet")
     add("--column", default="image", help="of the paths in .csv and .parquet (image)")

@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 
 from ..errors import DatasetError
 from .class_layout import IGNORE_LABEL, resolve_semantic_classes
-from .ground_truth import GROUND_TRUTH_KEYS, read_ground_truth, read_panoptic_rows
+from .ground_truth import GROUND_TRUTH_KEYS, read_ground_truth
 from .image_reading import SCALED, ImageReader
 from .orientation import why_turned
 from .panoptic_rows import decode_panoptic, segment_rows
@@ -118,8 +118,6 @@ class KNetDatasetMapper:
             )
             if self.shows_labels:
                 augmented.sem_seg = truth.label_map()
-        elif "pan_seg_file_name" in dataset_dict:  # evaluated: found here, not by COCO's tool
-            read_panoptic_rows(dataset_dict)
         else:
             dataset_dict.pop("annotations", None)  # many, and of no use in a test
         try:

@@ -5,7 +5,9 @@ from typing import Tuple
 import cv2
 import numpy as np
 
-__all__ = ["id_map", "runs"]
+__all__ = ["id_map", "is_area_of", "runs"]
+
+_AREA_SHARE, _AREA_PIXELS = 0.02, 4  # by which the area of a segment may differ
 
 
 def id_map(png: np.ndarray) -> np.ndarray:
@@ -13,6 +15,11 @@ def id_map(png: np.ndarray) -> np.ndarray:
     if not png.size:
         return np.zeros(png.shape[:2], np.int32)
     return cv2.cvtColor(png, cv2.COLOR_RGB2RGBA).view("<i4")[..., 0] & 0xFFFFFF
+
+
+def is_area_of(area: float, pixels: int) -> bool:
+    """Whether the area that a json tells may be that of so many pixels."""
+    return abs(area - pixels) <= max(_AREA_PIXELS, _AREA_SHARE * pixels)
 
 
 def runs(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from ..errors import DatasetError
 from .id_map import id_map, runs
 
 __all__ = [
+    "check_ids",
     "classes_of_rows",
     "decode_panoptic",
     "fill_segments",
@@ -52,6 +53,25 @@ def fill_segments(
     Raises:
         DatasetError: the PNG has an id that ``segments`` do not list.
     """
+    row, lengths = _rows_of_runs(ids, segments, name)
+    return np.repeat(values[row], lengths).reshape(ids.shape)
+
+
+def check_ids(ids: np.ndarray, segments: List[Dict], name: str) -> None:
+    """
+    Args:
+        ids, segments, name: see :func:`fill_segments`.
+
+    Raises:
+        DatasetError: the PNG has an id that ``segments`` do not list.
+    """
+    _rows_of_runs(ids, segments, name)
+
+
+def _rows_of_runs(
+    ids: np.ndarray, segments: List[Dict], name: str
+) -> Tuple[np.ndarray, np.ndarray]:
+    """The row and the length of each run of equal ids."""
     found, lengths = runs(ids)
     known = _known_ids(segments)
     order = np.argsort(known)
@@ -63,7 +83,7 @@ def fill_segments(
             f"{name} has the segment id {found[wrong][0]}, which the json's segments_info of this "
             "image do not list"
         )
-    return np.repeat(values[row], lengths).reshape(ids.shape)
+    return row, lengths
 
 
 def _known_ids(segments: List[Dict]) -> np.ndarray:

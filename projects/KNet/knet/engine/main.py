@@ -181,16 +181,18 @@ def train_or_evaluate(cfg: CfgNode, args) -> Dict:
 
 def run_in_group(cfg: CfgNode, args) -> Dict:
     """:func:`run` in one of several processes, which part at its end: else torch may abort one."""
+    stopped = None
     try:
         results = run(cfg, args)
-    except Stopped:
-        leave_group()
-        raise
+    except Stopped as error:
+        stopped = error.with_traceback(None)  # its frames keep the model
     except KeyboardInterrupt:
         if comm.get_world_size() > 1:  # torch would take it for an end without error
             sys.exit(INTERRUPTED)
         raise
     leave_group()
+    if stopped:
+        raise stopped
     return results
 
 

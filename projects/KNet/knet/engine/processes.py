@@ -1,5 +1,6 @@
 """The processes of a run: they start or meet, and end together."""
 
+import gc
 import logging
 from contextlib import contextmanager
 from datetime import timedelta
@@ -129,10 +130,26 @@ def start(
 
 
 def leave_group() -> None:
-    """End the communication of the processes, when all have come here."""
-    if dist.is_initialized():
-        comm.synchronize()
-        dist.destroy_process_group()
+    """End the communication of the processes, when all have come here, and its threads.
+
+    A thread of gloo that lets go of a tensor while the interpreter ends aborts the process. It runs
+    as long as anything keeps its group, so the caller holds no model of :func:`share_gradients`.
+    """
+    if not dist.is_initialized():
+        return
+    gc.collect()  # such models, which are parts of cycles
+    comm.synchronize()  # waits without Python's lock: threads that need it come to their end
+    dist.destroy_process_group()
+    _let_detectron2_forget()
+
+
+def _let_detectron2_forget() -> None:
+    """Detectron2 keeps the group of the machine and that of all CPUs, also destroyed ones."""
+    if hasattr(comm, "_LOCAL_PROCESS_GROUP"):
+        comm._LOCAL_PROCESS_GROUP = None
+    of_cpus = getattr(comm, "_get_global_gloo_group", None)
+    if hasattr(of_cpus, "cache_clear"):
+        of_cpus.cache_clear()
 
 
 def share_gradients(model: nn.Module) -> nn.Module:

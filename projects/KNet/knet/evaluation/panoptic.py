@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 from collections import OrderedDict
-from typing import Any, Collection, Dict, List, Optional
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -21,15 +21,23 @@ from PIL import Image
 from tabulate import tabulate
 
 from ..data.datasets.coco_panoptic import read_panoptic_json
+from ..data.ground_truth import check_truth_size
 from ..data.id_map import id_map
 from ..data.image_reading import read_image
+from ..data.panoptic_rows import check_ids
 from ..data.training_images import load_dicts
 from ..errors import DatasetError
 from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
 from .panoptic_matching import Matches, add_up, match_segments
-from .panoptic_truth import PanopticFiles, annotations_of_dataset, fit_for_tool, with_areas
+from .panoptic_truth import (
+    PanopticFiles,
+    annotations_of_dataset,
+    fit_for_tool,
+    warn_of_areas,
+    with_areas,
+)
 
 __all__ = ["PanopticEvaluator"]
 
@@ -105,8 +113,11 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 segments = prediction["segments_info"]
             else:
                 segments = [self._convert_category_id({**s}) for s in segments]
-            if image_id in self._truth and not self._official_tool:
-                self._matches[image_id] = self._match(image_id, ids.cpu().numpy(), segments)
+            if image_id in self._truth:
+                truth = self._true_ids(image_id, tuple(ids.shape))  # wanted by COCO's tool too
+                if not self._official_tool:
+                    match = self._match(image_id, truth, ids.cpu().numpy(), segments)
+                    self._matches[image_id] = match
 
     def evaluate(self) -> Optional[Dict]:
         """
@@ -202,7 +213,23 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         with PathManager.open(os.path.join(folder, "predictions.json"), "w", encoding="utf-8") as f:
             json.dump({**content, "annotations": predictions}, f)
 
-    def _match(self, image_id: Any, ids: np.ndarray, segments: List[Dict]) -> Matches:
+    def _true_ids(self, image_id: Any, size: Tuple[int, int]) -> np.ndarray:
+        """The id map of an image's truth, of the prediction's size (H, W), all its ids listed.
+
+        Raises:
+            DatasetError: it is not as it should be.
+        """
+        annotation, name = self._truth[image_id], self._file_names[image_id]
+        path = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
+        ids = self.files.ids(path)
+        image = {"file_name": name, "height": size[0], "width": size[1]}
+        check_truth_size(ids, image, f"the panoptic PNG {path}")
+        check_ids(ids, annotation["segments_info"], path)
+        return ids
+
+    def _match(
+        self, image_id: Any, truth: np.ndarray, ids: np.ndarray, segments: List[Dict]
+    ) -> Matches:
         """Compare an image's prediction (H, W), with category ids of the json, with its truth."""
         panoptic_json = self._metadata.panoptic_json
         unknown = {s["category_id"] for s in segments} - self._categories_by_id.keys()
@@ -211,16 +238,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 f"the data set in DATASETS.TEST has a class of the id {min(unknown)}, which "
                 f"{panoptic_json} does not list: both must have the same classes"
             )
-        annotation = self._truth[image_id]
-        path = os.path.join(self._metadata.panoptic_root, annotation["file_name"])
-        truth = self.files.ids(path)
-        if truth.shape != ids.shape:
-            raise DatasetError(
-                f"the ground truth of the image {image_id} of {panoptic_json} is "
-                f"{truth.shape[1]} x {truth.shape[0]}, what is predicted {ids.shape[1]} x "
-                f"{ids.shape[0]}: the image and its PNG must be of one size"
-            )
-        true_segments = with_areas(annotation["segments_info"], truth)
+        true_segments = with_areas(self._truth[image_id]["segments_info"], truth)
         return match_segments(truth, true_segments, ids, segments)
 
     def _annotations(self, predicted: Collection[Any]) -> List[Dict]:
@@ -241,7 +259,10 @@ class PanopticEvaluator(COCOPanopticEvaluator):
 
     def _statistics(self, matches: Dict[Any, Matches]):
         """panopticapi's ``PQStat`` of what each image's comparison gave."""
-        return add_up([matches[a["image_id"]] for a in self._annotations(matches)])
+        annotations = self._annotations(matches)
+        misstated = {i: matches[i].misstated for i in (a["image_id"] for a in annotations)}
+        warn_of_areas(misstated, self._metadata.panoptic_json)
+        return add_up([matches[a["image_id"]] for a in annotations])
 
     def _official_statistics(self, predictions: List[Dict], folder: str):
         """Let COCO's tool compare the predictions below ``folder`` with the truth."""

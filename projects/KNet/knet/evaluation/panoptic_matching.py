@@ -10,7 +10,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from ..data.id_map import runs
+from ..data.id_map import is_area_of, runs
 
 __all__ = ["Matches", "add_up", "match_segments"]
 
@@ -28,11 +28,13 @@ class Matches(NamedTuple):
         found: category and IoU of each match, in the order in which they are added up.
         missed: the category of each true segment without a match.
         wrong: that of each predicted one.
+        misstated: the id of each true segment, but crowd, whose ``area`` is not that of its pixels.
     """
 
     found: List[Tuple[int, float]]
     missed: List[int]
     wrong: List[int]
+    misstated: List[int]
 
 
 def match_segments(
@@ -52,7 +54,7 @@ def match_segments(
         ValueError: ``predicted_segments`` are not the segments of ``prediction``.
     """
     overlaps = _overlaps(truth, prediction)
-    areas = _predicted_areas(overlaps)
+    true_areas, areas = (_areas(overlaps, side) for side in range(2))
     true = {s["id"]: s for s in true_segments}
     predicted = {s["id"]: s["category_id"] for s in predicted_segments}
     unlike = (areas.keys() - {VOID}).symmetric_difference(predicted.keys() - {VOID})
@@ -65,7 +67,7 @@ def match_segments(
             continue
         void = overlaps.get((VOID, predicted_id), 0)
         union = areas[predicted_id] + segment["area"] - both - void
-        if both / union > 0.5:
+        if union > 0 and both / union > 0.5:  # areas of the json may be smaller than what is shared
             found.append((category, both / union))
             true_found.add(true_id)
             predicted_found.add(predicted_id)
@@ -78,7 +80,13 @@ def match_segments(
             ignored += overlaps.get((crowd[category], predicted_id), 0)
         if predicted_id not in predicted_found and ignored / areas[predicted_id] <= 0.5:
             wrong.append(category)
-    return Matches(found, [s["category_id"] for s in left if s["iscrowd"] != 1], wrong)
+    missed = [s["category_id"] for s in left if s["iscrowd"] != 1]
+    misstated = [
+        i
+        for i, s in true.items()
+        if s["iscrowd"] != 1 and not is_area_of(s["area"], true_areas.get(i, 0))
+    ]
+    return Matches(found, missed, wrong, misstated)
 
 
 def _overlaps(truth: np.ndarray, prediction: np.ndarray) -> Overlaps:
@@ -90,10 +98,11 @@ def _overlaps(truth: np.ndarray, prediction: np.ndarray) -> Overlaps:
     return dict(zip(zip(true_ids.tolist(), predicted_ids.tolist()), pixels.tolist()))
 
 
-def _predicted_areas(overlaps: Overlaps) -> Dict[int, int]:
+def _areas(overlaps: Overlaps, side: int) -> Dict[int, int]:
+    """{id: pixels} of the true segments (0) or the predicted ones (1)."""
     areas: Dict[int, int] = {}
-    for (_, predicted_id), pixels in overlaps.items():
-        areas[predicted_id] = areas.get(predicted_id, 0) + pixels
+    for ids, pixels in overlaps.items():
+        areas[ids[side]] = areas.get(ids[side], 0) + pixels
     return areas
 
 
@@ -111,7 +120,7 @@ def add_up(images: Sequence[Matches]):
     total = PQStat()
     for share in np.array_split(np.arange(len(images)), multiprocessing.cpu_count()):
         statistics = PQStat()
-        for found, missed, wrong in (images[i] for i in share):
+        for found, missed, wrong, _ in (images[i] for i in share):
             for category, iou in found:
                 statistics[category].tp += 1
                 statistics[category].iou += iou

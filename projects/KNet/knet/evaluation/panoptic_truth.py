@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -19,6 +19,7 @@ __all__ = [
     "annotations_of_dataset",
     "check_panoptic_truth",
     "fit_for_tool",
+    "warn_of_areas",
     "with_areas",
 ]
 
@@ -123,6 +124,28 @@ def with_areas(segments: List[Dict], ids: np.ndarray) -> List[Dict]:
     values, counts = np.unique(ids, return_counts=True)
     areas = dict(zip(values.tolist(), counts.tolist()))
     return [{**s, "area": areas.get(s["id"], 0)} for s in segments]
+
+
+def warn_of_areas(misstated: Mapping[Any, Sequence[int]], panoptic_json: str) -> None:
+    """Say so, in one sentence, where areas of a panoptic json make PQ wrong.
+
+    Args:
+        misstated: {image id: ids of segments whose area is not that of their pixels}.
+        panoptic_json: its path.
+    """
+    images = {image_id: ids for image_id, ids in misstated.items() if ids}
+    if images:
+        image_id, (segment_id, *_) = next(iter(images.items()))
+        logger.warning(
+            "PQ is wrong, and may pass 100: it goes by the areas in %s, as COCO's tool does, and "
+            "those of %d segments in %d images are not those of their pixels (as of the segment "
+            "%s of the image %s): compute them anew, or leave them out; check_dataset.py lists all",
+            panoptic_json,
+            sum(map(len, images.values())),
+            len(images),
+            segment_id,
+            image_id,
+        )
 
 
 def _is_area(area: Any) -> bool:

@@ -6,14 +6,13 @@ import numpy as np
 
 from ...errors import DatasetError, Tell
 from ..ground_truth import check_labels, read_label_map
-from ..id_map import id_map
+from ..id_map import id_map, is_area_of
 from ..image_reading import read_image
 from .images import Picture, is_empty_file, read_header
 
 __all__ = ["check_label_map", "check_panoptic_png"]
 
 _LOSSLESS = ("PNG", "TIFF", "BMP", "GIF", "PPM")
-_AREA_SHARE, _AREA_PIXELS = 0.02, 4  # by which the area of a segment may differ
 
 
 def check_panoptic_png(
@@ -123,7 +122,7 @@ def _check_area(segment: Dict, pixels: int, path: str, tell: Tell) -> None:
     if isinstance(area, bool) or not isinstance(area, (int, float)) or not area > 0:
         if area is not None:  # it is counted in the PNG
             tell("area", told)
-    elif abs(area - pixels) > max(_AREA_PIXELS, _AREA_SHARE * pixels):
+    elif not is_area_of(area, pixels):
         tell("segment area", told)
 
 
