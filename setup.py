@@ -19,7 +19,7 @@ class BuildWithConfigs(build_py):
 
 setup(
     name="knet-detectron2",
-    version="0.6.0",
+    version="0.7.0",
     description="K-Net: unified image segmentation for Detectron2",
     license="Apache-2.0",
     cmdclass={"build_py": BuildWithConfigs},
