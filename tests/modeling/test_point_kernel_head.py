@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from knet.modeling.point_kernel_head import PointKernelHead
+from knet.modeling.point_kernel_head import PointKernelHead, class_presence
 
 from .. import slow_reference as slow
 
@@ -157,6 +157,39 @@ def test_no_gradient_through_the_first_class_logits():
     for learned in (prediction.mask_logits, prediction.points.logits, prediction.kernels):
         assert learned.requires_grad
     assert semantic_logits.requires_grad
+
+
+def test_stuff_starts_with_the_score_of_the_semantic_branch():
+    """Each kernel in its own column; things as without, and no gradient through it."""
+    head = random_head(num_things=2, num_stuff=3, num_kernels=6)
+    _, without, semantic_logits = head(*maps())
+    head.stuff_scores = True
+    _, prediction, _ = head(*maps())
+    assert not prediction.class_logits.requires_grad
+    assert torch.equal(prediction.class_logits[:, :6], without.class_logits[:, :6])
+    semantic = semantic_logits.detach().double().numpy()
+    for image in range(2):
+        exp = np.exp(semantic[image] - semantic[image].max(0))
+        probability = exp / exp.sum(0)
+        for kernel in range(3):
+            for label in range(5):
+                expected = PRIOR
+                if label == 2 + kernel:
+                    p = probability[label].ravel()
+                    mean = min(max((p * p).sum() / p.sum(), 0.01), 0.99)
+                    expected = math.log(mean / (1 - mean))
+                found = float(prediction.class_logits[image, 6 + kernel, label])
+                assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_presence_of_a_class():
+    """Sure of it in one cell of many is sure; nowhere likely is the prior."""
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[:, 0] = 12.0
+    logits[:, :2, 3, 4] = torch.tensor([0.0, 12.0])
+    presence = class_presence(logits)[0]
+    assert presence[0] > 4 and presence[1] > 4
+    assert float(presence[2]) == pytest.approx(PRIOR, rel=1e-5)
 
 
 def test_one_mask_over_all_leaves_the_strongest_point():

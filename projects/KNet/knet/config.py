@@ -65,6 +65,10 @@ def _add_model(cfg: CN) -> None:
     knet.MASK_THRESHOLD = 0.5
     # Stride of the masks in matching, losses and results; NECK.STRIDE or a part of it
     knet.MASK_STRIDE = 4
+    # Two blocks of 1x1 convolution (the paper's) between the sum of the pyramid's levels and the
+    # classifier of the semantic branch, in neck and kernel head; False: none, as in Panoptic FPN,
+    # which learns many classes from few images sooner
+    knet.SEMANTIC_BLOCKS = True
     # Leave out of MODEL.WEIGHTS the tensors that depend on the classes and do not fit, to fine-tune
     # on other classes
     knet.WEIGHTS_SKIP_CLASSES = False
@@ -87,6 +91,9 @@ def _add_model(cfg: CN) -> None:
     # A class of KERNEL_HEAD_REGISTRY: KernelHead (the paper's), or PointKernelHead, whose instance
     # kernels start where the middle of an object seems to be
     knet.KERNEL_HEAD.NAME = "KernelHead"
+    # Of PointKernelHead: a stuff kernel starts with the score that the semantic branch gives its
+    # class, as a thing kernel does with its point's; False: with the same in every image
+    knet.KERNEL_HEAD.STUFF_SCORES = False
 
     knet.KERNEL_UPDATE = CN()
     # A class of KERNEL_UPDATE_HEAD_REGISTRY

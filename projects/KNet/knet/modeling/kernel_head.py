@@ -6,6 +6,7 @@ Shape shorthand: B images, N kernels (things, then stuff), C channels, H x W the
 import math
 from typing import Any, Dict, Tuple
 
+import fvcore.nn.weight_init as weight_init
 import torch
 from detectron2.config import configurable
 from detectron2.utils.registry import Registry
@@ -23,8 +24,9 @@ Modules that turn the neck's two maps into the first kernels and masks; called w
 ``(cfg, num_thing_classes, num_stuff_classes)``.
 """
 
-# of a class before anything is learned, as in focal loss (RetinaNet): a probability of 0.01
-PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
+# of a class before anything is learned, as in focal loss (RetinaNet): a probability, and its logit
+PRIOR = 0.01
+PRIOR_LOGIT = -math.log((1 - PRIOR) / PRIOR)
 
 
 def build_kernel_head(cfg, num_thing_classes: int, num_stuff_classes: int) -> nn.Module:
@@ -43,7 +45,22 @@ def kernel_head_arguments(cfg, num_thing_classes: int, num_stuff_classes: int) -
         "channels": knet.CHANNELS,
         "num_groups": knet.NUM_GROUPS,
         "mask_threshold": knet.MASK_THRESHOLD,
+        "semantic_blocks": knet.SEMANTIC_BLOCKS,
     }
+
+
+def start_classifier(classifier: nn.Conv2d, behind_blocks: bool) -> None:
+    """First weights of the semantic branch's classifier; every class at the prior.
+
+    Args:
+        behind_blocks: of the paper, small; else of the size that any 1x1 convolution has, so that
+            the pyramid learns from the first step on.
+    """
+    if behind_blocks:
+        nn.init.normal_(classifier.weight, std=0.01)
+    else:
+        weight_init.c2_msra_fill(classifier)
+    nn.init.constant_(classifier.bias, PRIOR_LOGIT)
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -65,6 +82,7 @@ class KernelHead(nn.Module):
         channels: int = 256,
         num_groups: int = 32,
         mask_threshold: float = 0.5,
+        semantic_blocks: bool = True,
     ):
         """
         Args:
@@ -74,6 +92,8 @@ class KernelHead(nn.Module):
             channels: C.
             num_groups: groups of each GroupNorm.
             mask_threshold: see :func:`knet.modeling.grouping.group_features`.
+            semantic_blocks: False: the classifier of the semantic branch reads the semantic map
+                itself; see :func:`start_classifier`.
         """
         super().__init__()
         self.num_kernels = num_kernels
@@ -81,12 +101,13 @@ class KernelHead(nn.Module):
         self.mask_threshold = mask_threshold
         num_classes = num_thing_classes + num_stuff_classes
         self.instance_conv = conv_block(channels, channels, 1, num_groups)
-        self.semantic_conv = conv_block(channels, channels, 1, num_groups)
+        self.semantic_conv = (
+            conv_block(channels, channels, 1, num_groups) if semantic_blocks else nn.Identity()
+        )
         self.instance_kernels = nn.Conv2d(channels, num_kernels, 1, bias=False)
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.instance_kernels.weight, std=1.0)
-        nn.init.normal_(self.semantic_kernels.weight, std=0.01)
-        nn.init.constant_(self.semantic_kernels.bias, PRIOR_LOGIT)
+        start_classifier(self.semantic_kernels, semantic_blocks)
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):

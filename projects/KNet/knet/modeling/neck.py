@@ -114,6 +114,7 @@ class SemanticFPN(nn.Module):
         stride: int = 8,
         num_groups: int = 32,
         init: str = "normal",
+        semantic_blocks: bool = True,
     ):
         """
         Args:
@@ -123,6 +124,7 @@ class SemanticFPN(nn.Module):
             stride: the outputs' stride, in input pixels.
             num_groups: groups of each GroupNorm.
             init: see :func:`conv_block`.
+            semantic_blocks: False: the semantic map is the sum of the levels itself.
         """
         super().__init__()
         missing = [name for name in in_features if name not in input_shape]
@@ -140,7 +142,11 @@ class SemanticFPN(nn.Module):
             for name in self.in_features
         )
         self.instance_conv = conv_block(channels, channels, 1, num_groups, init=init)
-        self.semantic_conv = conv_block(channels, channels, 1, num_groups, init=init)
+        self.semantic_conv = (
+            conv_block(channels, channels, 1, num_groups, init=init)
+            if semantic_blocks
+            else nn.Identity()
+        )
 
     @classmethod
     def from_config(cls, cfg, input_shape):
@@ -152,6 +158,7 @@ class SemanticFPN(nn.Module):
             "stride": neck.STRIDE,
             "num_groups": cfg.MODEL.KNET.NUM_GROUPS,
             "init": neck.INIT,
+            "semantic_blocks": cfg.MODEL.KNET.SEMANTIC_BLOCKS,
         }
 
     @staticmethod

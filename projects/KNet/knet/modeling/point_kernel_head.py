@@ -13,12 +13,18 @@ from torch import nn
 from torch.nn import functional as F
 
 from .grouping import group_features
-from .kernel_head import KERNEL_HEAD_REGISTRY, PRIOR_LOGIT, kernel_head_arguments
+from .kernel_head import (
+    KERNEL_HEAD_REGISTRY,
+    PRIOR,
+    PRIOR_LOGIT,
+    kernel_head_arguments,
+    start_classifier,
+)
 from .neck import conv_block
 from .points import covered_by_stronger, strongest_cells
 from .structures import Points, StagePrediction
 
-__all__ = ["PointKernelHead"]
+__all__ = ["PointKernelHead", "class_presence"]
 
 FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
 NUM_FALL_OFF = 3  # numbers of a lower triangular 2 x 2 matrix
@@ -52,27 +58,39 @@ class PointKernelHead(nn.Module):
         channels: int = 256,
         num_groups: int = 32,
         mask_threshold: float = 0.5,
+        semantic_blocks: bool = True,
+        stuff_scores: bool = False,
     ):
-        """Arguments as of :class:`knet.modeling.KernelHead`; at least one thing class."""
+        """
+        Args:
+            num_thing_classes: at least one.
+            stuff_scores: see :meth:`_class_logits`.
+            others: as of :class:`knet.modeling.KernelHead`.
+        """
         super().__init__()
+        self.stuff_scores = stuff_scores
         self.num_kernels = num_kernels
         self.num_thing_classes = num_thing_classes
         self.mask_threshold = mask_threshold
         num_classes = num_thing_classes + num_stuff_classes
         self.instance_conv = conv_block(channels, channels, 1, num_groups, init="msra")
-        self.semantic_conv = conv_block(channels, channels, 1, num_groups, init="msra")
+        self.semantic_conv = (
+            conv_block(channels, channels, 1, num_groups, init="msra")
+            if semantic_blocks
+            else nn.Identity()
+        )
         self.point_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.point_proj = nn.Conv2d(channels, num_thing_classes, 1)
         self.kernel_conv = conv_block(channels, channels, 3, num_groups, init="msra")
         self.kernel_proj = nn.Linear(channels, channels + 1 + NUM_FALL_OFF)  # k, b, L
         self.vote_proj = nn.Conv2d(channels, 2, 1)  # v, in 4 cells
         self.semantic_kernels = nn.Conv2d(channels, num_classes, 1)
-        for layer in (self.point_proj, self.kernel_proj, self.semantic_kernels):
+        for layer in (self.point_proj, self.kernel_proj):
             nn.init.normal_(layer.weight, std=0.01)
+        start_classifier(self.semantic_kernels, semantic_blocks)
         for parameter in (self.kernel_proj.bias, *self.vote_proj.parameters()):
             nn.init.zeros_(parameter)
         nn.init.constant_(self.point_proj.bias, PRIOR_LOGIT)
-        nn.init.constant_(self.semantic_kernels.bias, PRIOR_LOGIT)
 
     def _load_from_state_dict(self, state_dict, prefix, local_metadata, *args):
         """Weights from before there were votes: without them masks are what they were."""
@@ -83,7 +101,10 @@ class PointKernelHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg, num_thing_classes, num_stuff_classes):
-        return kernel_head_arguments(cfg, num_thing_classes, num_stuff_classes)
+        return {
+            **kernel_head_arguments(cfg, num_thing_classes, num_stuff_classes),
+            "stuff_scores": cfg.MODEL.KNET.KERNEL_HEAD.STUFF_SCORES,
+        }
 
     def forward(
         self, instance_map: torch.Tensor, semantic_map: torch.Tensor
@@ -114,7 +135,9 @@ class PointKernelHead(nn.Module):
         prediction = StagePrediction(
             kernels=torch.cat((kernels, stuff_kernels.expand(kernels.shape[0], -1, -1)), dim=1),
             mask_logits=torch.cat((mask_logits, stuff_logits), dim=1),
-            class_logits=self._class_logits(point_logits, cells, is_peak, mask_logits),
+            class_logits=self._class_logits(
+                point_logits, cells, is_peak, mask_logits, semantic_logits
+            ),
             points=Points(logits=point_logits, cells=cells),
         )
         return feature_map, prediction, semantic_logits
@@ -144,19 +167,20 @@ class PointKernelHead(nn.Module):
             )
         return kernels, mask_logits.unflatten(2, size)
 
-    @torch.no_grad()  # learned by the loss of the points
+    @torch.no_grad()  # learned by the losses of the points and of the semantic branch
     def _class_logits(
         self,
         point_logits: torch.Tensor,
         cells: torch.Tensor,
         is_peak: torch.Tensor,
         mask_logits: torch.Tensor,
+        semantic_logits: torch.Tensor,
     ) -> torch.Tensor:
         """Class logits of stage 0: (B, N + stuff, all classes), of things those of the points.
 
         A point that is none of its own (a neighbour of a better one, or inside the mask of a better
-        one) starts as no object; stuff kernels, and columns that belong to no thing, start at the
-        focal loss's prior.
+        one) starts as no object. A stuff kernel starts, with stuff scores, at what the semantic
+        branch says of its class. All else starts at the focal loss's prior.
         """
         num_things, num_classes = self.num_thing_classes, self.semantic_kernels.out_channels
         index = cells[:, None].expand(-1, num_things, -1)
@@ -167,7 +191,26 @@ class PointKernelHead(nn.Module):
         shape = (cells.shape[0], self.num_kernels + num_classes - num_things, num_classes)
         class_logits = of_points.new_full(shape, PRIOR_LOGIT)
         class_logits[:, : self.num_kernels, :num_things] = of_points
+        if self.stuff_scores:
+            own = torch.eye(num_classes - num_things, dtype=torch.bool, device=cells.device)
+            of_stuff = class_presence(semantic_logits)[:, num_things:, None]
+            of_stuff = torch.where(own, of_stuff, PRIOR_LOGIT)
+            class_logits[:, self.num_kernels :, num_things:] = of_stuff
         return class_logits
+
+
+def class_presence(semantic_logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, K) of how sure a semantic branch is where it sees a class.
+
+    The mean of the class's probability over all cells (by a softmax), each weighted by itself; not
+    below the focal loss's prior.
+
+    Args:
+        semantic_logits: (B, K, H, W).
+    """
+    probability = semantic_logits.float().softmax(1)
+    mean = probability.square().sum((2, 3)) / probability.sum((2, 3)).clamp(min=1e-6)
+    return mean.logit(eps=PRIOR)
 
 
 def _terms(embedding: torch.Tensor) -> torch.Tensor:
