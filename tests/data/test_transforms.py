@@ -62,6 +62,15 @@ def test_exact_masks_lie_on_the_image_and_published_ones_beside_it(
         assert (taken <= place + 1e-6).all() and (place <= taken + 1 + 1e-6).all()
 
 
+def test_exact_masks_of_a_very_long_image():
+    """OpenCV counts in 16 bits and 16 beyond the point, and reads beside such an image."""
+    labels = np.arange(40000, dtype=np.int32)
+    for shape, size in (((1, 40000), (1, 800)), ((40000, 1), (800, 1))):
+        transform = OpenCVResizeTransform(*shape, *size, "nearest-exact")
+        resized = transform.apply_segmentation(labels.reshape(shape))
+        assert resized.shape == size and np.array_equal(resized.ravel(), labels[25::50])
+
+
 def test_the_key_says_how_masks_are_resized(tiny_config):
     labels = noise(40, 60)
     for key in ("nearest", "nearest-exact"):

@@ -98,6 +98,22 @@ def test_weights_of_the_same_form_are_taken_as_they_are(complete, residual, tmp_
     assert not told()
 
 
+def test_blocks_before_a_classifier_that_has_none(tmp_path, caplog):
+    """All that the model has is in the file, but would read other maps."""
+    theirs = models.build(PANOPTIC)
+    ours = models.build(PANOPTIC, seed=1, MODEL__KNET__SEMANTIC_BLOCKS=False)
+    path = saved(tmp_path, theirs)
+    with pytest.raises(UsageError, match=r"set MODEL\.KNET\.SEMANTIC_BLOCKS to True$"):
+        load(ours, path, complete=True)
+    load(ours, path, complete=False)
+    (message,) = [r.getMessage() for r in caplog.records if "SEMANTIC_BLOCKS" in r.getMessage()]
+    assert message.endswith("the classifier must be learned anew")
+    caplog.clear()
+    load(ours, saved(tmp_path, ours), complete=True)
+    load(theirs, saved(tmp_path, theirs), complete=True)
+    assert "SEMANTIC_BLOCKS" not in caplog.text
+
+
 @CONFIGS
 def test_official_weights_make_masks_anew(config, tmp_path, told):
     theirs, ours = build(False, config), build(True, config, seed=1)

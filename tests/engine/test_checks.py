@@ -160,6 +160,7 @@ def test_the_tiny_config_passes(tiny_config):
         ("KERNEL_UPDATE.NAME", "Nope"),
         ("NECK.INIT", "he"),
         ("NECK.INIT", ""),
+        ("KERNEL_HEAD.STUFF_SCORES", True),
         ("LOSS.SEMANTIC", "dice"),
         ("LOSS.SEMANTIC", "cross entropy"),
     ],

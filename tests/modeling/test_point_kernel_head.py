@@ -83,6 +83,24 @@ def test_first_masks_and_kernels(size, num_kernels):
             )
 
 
+def test_products_of_tf32_know_distances(monkeypatch):
+    """On a large map, as a GPU multiplies whose program asks for TF32: 11 bits of each factor."""
+
+    def rounded(x):
+        return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    head, inputs = random_head(num_kernels=20), maps(size=(200, 240))
+    nn.init.constant_(head.kernel_proj.bias[8:], 1.0)
+    bmm = torch.bmm
+    with torch.no_grad():
+        expected = head(*inputs)[1].mask_logits
+        monkeypatch.setattr(torch, "bmm", lambda a, b: bmm(rounded(a), rounded(b)))
+        found = head(*inputs)[1].mask_logits
+    assert not torch.equal(found, expected)
+    near = expected > -10
+    torch.testing.assert_close(found[near], expected[near], rtol=0, atol=0.05)
+
+
 def test_weights_from_before_there_were_votes():
     """They load, and without votes their masks fall off around the points, as they did."""
     head, new = random_head(), random_head(seed=5)

@@ -29,6 +29,7 @@ __all__ = [
 # OpenCV's "nearest" takes the pixel at a cell's corner, not the one at its middle: what it resizes
 # lies half a pixel (of the new size) to the right of the bilinear resize, and below it
 MASK_INTERPOLATIONS = {"nearest": cv2.INTER_NEAREST, "nearest-exact": cv2.INTER_NEAREST_EXACT}
+_EXACT_SIDE = 2**15  # from which on OpenCV's "nearest-exact" reads beside the image
 
 
 class OpenCVResizeTransform(T.ResizeTransform):
@@ -46,16 +47,23 @@ class OpenCVResizeTransform(T.ResizeTransform):
     def apply_image(self, img: np.ndarray, interp=None) -> np.ndarray:
         """(H, W) or (H, W, channels) -> the same at the new size."""
         of_masks = MASK_INTERPOLATIONS[self.mask_interpolation]
+        kind = of_masks if interp == Image.NEAREST else cv2.INTER_LINEAR
+        if kind == cv2.INTER_NEAREST_EXACT and max(img.shape[:2]) >= _EXACT_SIDE:
+            rows, columns = _middles(img.shape[0], self.new_h), _middles(img.shape[1], self.new_w)
+            return img[rows[:, None], columns]
         resized = cv2.resize(
-            np.ascontiguousarray(img),
-            (self.new_w, self.new_h),
-            interpolation=of_masks if interp == Image.NEAREST else cv2.INTER_LINEAR,
+            np.ascontiguousarray(img), (self.new_w, self.new_h), interpolation=kind
         )
         return resized.reshape((self.new_h, self.new_w, *img.shape[2:]))
 
     def inverse(self):
         sizes = self.new_h, self.new_w, self.h, self.w
         return OpenCVResizeTransform(*sizes, self.mask_interpolation)
+
+
+def _middles(length: int, new: int) -> np.ndarray:
+    """The pixel of ``length`` at the middle of each of the ``new`` ones."""
+    return (2 * np.arange(new) + 1) * length // (2 * new)
 
 
 class CheckedResizeShortestEdge(T.ResizeShortestEdge):

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from torch import nn
 
 from ..checkpoint.coverage import measure_coverage
 from ..checkpoint.description import residual_of
@@ -166,6 +167,7 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         self._check(incompatible, model, heuristics, left_out)
         self._compare_stages(residual, incompatible, model, purpose)
+        self._compare_blocks(incompatible)
         self._report(incompatible, model, what, left_out)
         if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
             compare_keys(self._description, self.model.info.cfg)
@@ -249,6 +251,24 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             return
         other = f", or {OTHER_CLASSES[purpose]}" if purpose == "resume" else ""
         raise UsageError(f"{difference}: set {key} to {theirs}{other}")
+
+    def _compare_blocks(self, incompatible) -> None:
+        """Has the file blocks before its semantic classifier, where this model has none?
+
+        Raises:
+            UsageError: it has, and nothing would be learned anew.
+        """
+        ours = getattr(getattr(self.model, "kernel_head", None), "semantic_conv", None)
+        left_over = "kernel_head.semantic_conv.weight" in incompatible.unexpected_keys
+        if not (left_over and isinstance(ours, nn.Identity)):
+            return
+        difference = (
+            f"{self._path} has blocks before the classifier of its semantic branch, this model has "
+            "none (MODEL.KNET.SEMANTIC_BLOCKS False)"
+        )
+        if self.complete:
+            raise UsageError(f"{difference}: set MODEL.KNET.SEMANTIC_BLOCKS to True")
+        logger.warning(f"{difference}: the classifier must be learned anew")
 
     def _check(self, incompatible, model, heuristics: bool, left_out: List[str]) -> None:
         wrong_shape = [name for name, *_ in incompatible.incorrect_shapes]

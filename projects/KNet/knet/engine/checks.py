@@ -106,6 +106,11 @@ def _check_knet(cfg) -> None:
     ):
         if value not in known:
             raise UsageError(f"MODEL.KNET.{key} is '{value}', known are {', '.join(known)}")
+    if knet.KERNEL_HEAD.STUFF_SCORES and knet.KERNEL_HEAD.NAME == "KernelHead":
+        raise UsageError(
+            "MODEL.KNET.KERNEL_HEAD.STUFF_SCORES is True, but KernelHead has no scores: set it to "
+            "False, or MODEL.KNET.KERNEL_HEAD.NAME to PointKernelHead"
+        )
     if not 0 < knet.MASK_THRESHOLD < 1:
         raise UsageError(
             f"MODEL.KNET.MASK_THRESHOLD is {knet.MASK_THRESHOLD}: it must be between 0 and 1"

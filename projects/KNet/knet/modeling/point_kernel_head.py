@@ -28,6 +28,7 @@ __all__ = ["PointKernelHead", "class_presence"]
 
 FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
 NUM_FALL_OFF = 3  # numbers of a lower triangular 2 x 2 matrix
+_UPPER_BITS = 2**13 + 1  # splits the 24 bits of a float32 into 11 and 13
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -161,9 +162,11 @@ class PointKernelHead(nn.Module):
 
             embedding = places / FALL_OFF_RADIUS + votes.float()
             distance_kernels = _distance_kernels(bias, fall_off, points / FALL_OFF_RADIUS)
+            upper, lower = _split(distance_kernels)
+            upper_terms, lower_terms = _split(_terms(embedding))
+            terms = instance_features.float(), upper_terms, lower_terms, upper_terms
             mask_logits = torch.bmm(
-                torch.cat((kernels, distance_kernels), 2),
-                torch.cat((instance_features.float(), _terms(embedding)), 1).flatten(2),
+                torch.cat((kernels, upper, upper, lower), 2), torch.cat(terms, 1).flatten(2)
             )
         return kernels, mask_logits.unflatten(2, size)
 
@@ -217,6 +220,17 @@ def _terms(embedding: torch.Tensor) -> torch.Tensor:
     """e (B, 2, H, W), y and x -> y^2, y x, x^2, y, x, 1 of each cell, (B, 6, H, W)."""
     y, x = embedding.unbind(1)
     return torch.stack((y * y, y * x, x * x, y, x, torch.ones_like(y)), 1)
+
+
+def _split(x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    """float32 -> its upper 11 bits and the rest, by Veltkamp; the gradient is the upper part's.
+
+    Distances are small differences of large terms: products of TF32, which many GPU programs
+    choose and which knows 11 bits of each factor, are wrong by whole logits without.
+    """
+    scaled = x * _UPPER_BITS
+    lower = (x - (scaled - (scaled - x))).detach()
+    return x - lower, lower
 
 
 def _distance_kernels(
