@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from knet.modeling.point_kernel_head import PointKernelHead, class_presence
+from knet.modeling.point_kernel_head import PointKernelHead, _fall_off, class_presence
 
 from .. import slow_reference as slow
 
@@ -83,22 +83,19 @@ def test_first_masks_and_kernels(size, num_kernels):
             )
 
 
-def test_products_of_tf32_know_distances(monkeypatch):
-    """On a large map, as a GPU multiplies whose program asks for TF32: 11 bits of each factor."""
-
-    def rounded(x):
-        return ((x.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-
-    head, inputs = random_head(num_kernels=20), maps(size=(200, 240))
-    nn.init.constant_(head.kernel_proj.bias[8:], 1.0)
-    bmm = torch.bmm
-    with torch.no_grad():
-        expected = head(*inputs)[1].mask_logits
-        monkeypatch.setattr(torch, "bmm", lambda a, b: bmm(rounded(a), rounded(b)))
-        found = head(*inputs)[1].mask_logits
-    assert not torch.equal(found, expected)
+def test_distances_are_exact_on_a_large_map():
+    """Where a mask may end: else another program's mask differs from ours in some pixel."""
+    generator = torch.Generator().manual_seed(0)
+    size, num_kernels = (400, 500), 20
+    points = torch.stack([torch.randint(0, side, (1, num_kernels)) for side in size], -1)
+    fall_off = torch.randn(1, num_kernels, 3, generator=generator)
+    votes = torch.randn(1, 2, *size, generator=generator)
+    none = torch.zeros(1, num_kernels, *size)
+    found = _fall_off(none, fall_off, points, votes)
+    expected = _fall_off(none.double(), fall_off.double(), points, votes.double())
     near = expected > -10
-    torch.testing.assert_close(found[near], expected[near], rtol=0, atol=0.05)
+    assert near.sum() > 1000
+    torch.testing.assert_close(found[near].double(), expected[near], rtol=0, atol=2e-5)
 
 
 def test_weights_from_before_there_were_votes():

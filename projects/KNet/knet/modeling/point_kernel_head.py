@@ -21,14 +21,13 @@ from .kernel_head import (
     start_classifier,
 )
 from .neck import conv_block
-from .points import covered_by_stronger, strongest_cells
+from .points import covered_by_stronger, offsets, strongest_cells
 from .structures import Points, StagePrediction
 
 __all__ = ["PointKernelHead", "class_presence"]
 
 FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
 NUM_FALL_OFF = 3  # numbers of a lower triangular 2 x 2 matrix
-_UPPER_BITS = 2**13 + 1  # splits the 24 bits of a float32 into 11 and 13
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -43,9 +42,8 @@ class PointKernelHead(nn.Module):
         M_0 = k_n * F_ins + b_n - |L_n (e(p) - p_n)|^2 / 4^2,
 
     distances (y, x) in cells. L_n is a lower triangular matrix, its diagonal positive, so that a
-    mask may reach further along an object than across it. The distance is a kernel as well: of six
-    numbers, on the six terms of e(p). K_0 is k_n and what M_0 finds on F = F_ins + F_seg; the class
-    logits of stage 0 are the point's. Stuff kernels are those of
+    mask may reach further along an object than across it. K_0 is k_n and what M_0 finds on F =
+    F_ins + F_seg; the class logits of stage 0 are the point's. Stuff kernels are those of
     :class:`knet.modeling.KernelHead`.
     """
 
@@ -152,23 +150,13 @@ class PointKernelHead(nn.Module):
         votes = self.vote_proj(described)
         at_points = described.flatten(2).gather(2, cells[:, None].expand(-1, channels, -1))
         at_points = self.kernel_proj(at_points.transpose(1, 2))
-        # coordinates are squared: too large for half precision
-        with torch.autocast(device_type=instance_map.device.type, enabled=False):
-            kernels, bias, fall_off = at_points.float().split((channels, 1, NUM_FALL_OFF), dim=2)
-            y, x = (torch.arange(side, device=cells.device).float() for side in size)
-            rows = torch.div(cells, size[1], rounding_mode="floor")
-            points = torch.stack((rows - y.mean(), cells - rows * size[1] - x.mean()), -1)
-            places = torch.stack(torch.meshgrid(y - y.mean(), x - x.mean(), indexing="ij"))
+        kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
 
-            embedding = places / FALL_OFF_RADIUS + votes.float()
-            distance_kernels = _distance_kernels(bias, fall_off, points / FALL_OFF_RADIUS)
-            upper, lower = _split(distance_kernels)
-            upper_terms, lower_terms = _split(_terms(embedding))
-            terms = instance_features.float(), upper_terms, lower_terms, upper_terms
-            mask_logits = torch.bmm(
-                torch.cat((kernels, upper, upper, lower), 2), torch.cat(terms, 1).flatten(2)
-            )
-        return kernels, mask_logits.unflatten(2, size)
+        mask_logits = torch.einsum("bnc,bchw->bnhw", kernels, instance_features)
+        mask_logits = mask_logits + bias.float()[..., None]
+        rows = torch.div(cells, size[1], rounding_mode="floor")
+        points = torch.stack((rows, cells - rows * size[1]), -1)
+        return kernels, _fall_off(mask_logits, fall_off.float(), points, votes.float())
 
     @torch.no_grad()  # learned by the losses of the points and of the semantic branch
     def _class_logits(
@@ -216,41 +204,26 @@ def class_presence(semantic_logits: torch.Tensor) -> torch.Tensor:
     return mean.logit(eps=PRIOR)
 
 
-def _terms(embedding: torch.Tensor) -> torch.Tensor:
-    """e (B, 2, H, W), y and x -> y^2, y x, x^2, y, x, 1 of each cell, (B, 6, H, W)."""
-    y, x = embedding.unbind(1)
-    return torch.stack((y * y, y * x, x * x, y, x, torch.ones_like(y)), 1)
-
-
-def _split(x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
-    """float32 -> its upper 11 bits and the rest, by Veltkamp; the gradient is the upper part's.
-
-    Distances are small differences of large terms: products of TF32, which many GPU programs
-    choose and which knows 11 bits of each factor, are wrong by whole logits without.
-    """
-    scaled = x * _UPPER_BITS
-    lower = (x - (scaled - (scaled - x))).detach()
-    return x - lower, lower
-
-
-def _distance_kernels(
-    bias: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor
+def _fall_off(
+    mask_logits: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor, votes: torch.Tensor
 ) -> torch.Tensor:
-    """What makes b_n - |L_n (e - p_n)|^2 of the :func:`_terms` of e.
+    """Logits - |L_n (p + v(p) - p_n)|^2 / 4^2 at every cell p.
+
+    Cell by cell, though the distance is six numbers of a point times six of a cell as well: as such
+    a product it is a small difference of large numbers, and in one pixel of some images a mask of
+    another program, or of TF32, lies on the other side of its threshold.
 
     Args:
-        bias: (B, N, 1), b.
+        mask_logits: (B, N, H, W).
         fall_off: (B, N, 3), of L row by row, the diagonal before its softplus.
         points: (B, N, 2) y and x of p_n.
-
-    Returns:
-        (B, N, 6).
+        votes: (B, 2, H, W) y and x of v, in 4 cells.
     """
-    first, below, second = fall_off.unbind(2)
-    first, second = F.softplus(first), F.softplus(second)
-    # the symmetric matrix A = L^T L, and A p
-    yy, yx, xx = first.square() + below.square(), below * second, second.square()
-    y, x = points.unbind(2)
-    at_y, at_x = yy * y + yx * x, yx * y + xx * x
-    own = bias[..., 0] - at_y * y - at_x * x
-    return torch.stack((-yy, -2 * yx, -xx, 2 * at_y, 2 * at_x, own), 2)
+    y, x = (d / FALL_OFF_RADIUS for d in offsets(points, *votes.shape[-2:]))
+    y, x = y + votes[:, :1], x + votes[:, 1:]
+    first, below, second = fall_off[..., None, None].unbind(2)
+    across = F.softplus(first) * y
+    along = torch.addcmul(below * y, F.softplus(second), x)
+    for distance in (across, along):
+        mask_logits = torch.addcmul(mask_logits, distance, distance, value=-1)
+    return mask_logits
