@@ -3,7 +3,7 @@
 ``knet_runtime`` needs none of it: images in, results out, with NumPy and onnxruntime.
 """
 
-from .check import Comparison, compare
+from .check import Comparison, compare, is_rounding
 from .description import describe
 from .formats import FORMATS, SUFFIXES, read, write
 from .network import Network
@@ -17,6 +17,7 @@ __all__ = [
     "compare",
     "describe",
     "export_model",
+    "is_rounding",
     "read",
     "write",
 ]
