@@ -34,7 +34,7 @@ ALIKE = {
     "SOLVER.WARMUP_ITERS": 0,
     "SOLVER.IMS_PER_BATCH": 2,
     "SOLVER.MAX_ITER": 5,
-    "SEED": 3,
+    "SEED": 5,  # no unit is so near its kink that rounding decides
 }
 
 
