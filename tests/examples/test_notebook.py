@@ -32,7 +32,8 @@ def test_every_cell_runs(tiny_options, tmp_path, monkeypatch, form):
                 "MODEL.KNET.KERNEL_UPDATE.RESIDUAL": True,
             }
         )
-    monkeypatch.setenv("KNET_WEIGHTS", make_model_file(tiny_options, tmp_path / "model.pth", seed=2))
+    weights = make_model_file(tiny_options, tmp_path / "model.pth", seed=2)
+    monkeypatch.setenv("KNET_WEIGHTS", weights)
     monkeypatch.setenv("PYTHONPATH", str(REPO / "projects" / "KNet"))
     notebook = run(tmp_path)
     pictures = sum(
