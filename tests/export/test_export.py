@@ -86,6 +86,7 @@ def test_one_kernel_of_one_batch_may_have_a_pixel_more():
         replace(pixel, rows=2),
         replace(pixel, largest=0.2),
         replace(pixel, largest=float("inf")),
+        replace(pixel, output="logits"),  # a class of a semantic model
     ):
         assert not is_rounding([equal, other])
     assert not is_rounding([pixel, replace(pixel, batch=1)])

@@ -14,6 +14,8 @@ from ..modeling.semantic.meta_arch import SemanticKNet
 __all__ = ["Network", "example_inputs"]
 
 _LEAST_SIDE = 64
+# outputs with a row a kernel
+OF_KERNELS = ("class_logits", "mask_logits")
 
 
 class Network(nn.Module):
@@ -43,7 +45,7 @@ class Network(nn.Module):
 
     @property
     def output_names(self) -> List[str]:
-        return ["logits"] if self.is_semantic else ["class_logits", "mask_logits"]
+        return ["logits"] if self.is_semantic else list(OF_KERNELS)
 
     @property
     def divisibility(self) -> int:

@@ -209,9 +209,8 @@ def _fall_off(
 ) -> torch.Tensor:
     """Logits - |L_n (p + v(p) - p_n)|^2 / 4^2 at every cell p.
 
-    Cell by cell, though the distance is six numbers of a point times six of a cell as well: as such
-    a product it is a small difference of large numbers, and in one pixel of some images a mask of
-    another program, or of TF32, lies on the other side of its threshold.
+    Cell by cell: as a product of six numbers of the point and six of the cell, which it is too, the
+    distance would be a small difference of large numbers.
 
     Args:
         mask_logits: (B, N, H, W).
