@@ -34,6 +34,7 @@ PUBLISHED_FORM = {
     "MODEL.KNET.LOSS.SEMANTIC_DICE_WEIGHT": 0.0,
     "MODEL.KNET.TEST.MASK_QUALITY": False,
     "MODEL.KNET.TEST.THINGS_FIRST": False,
+    "MODEL.KNET.TEST.ENLARGE_LOGITS": False,
     "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
 }
 # The demo's model, in the published form, and schedule made so small that a training step takes

@@ -46,6 +46,7 @@ def settings_of(post: Postprocessor, task: str = "panoptic") -> dict:
             "max_instances": post.max_instances,
             "mask_quality": post.mask_quality,
             "things_first": post.things_first,
+            "enlarge_logits": post.enlarge_logits,
         },
     }
 
@@ -67,6 +68,8 @@ def made_up(layout, num_kernels, padded, seed):
     [
         (LAYOUT, {}),
         (LAYOUT, {"things_first": True, "mask_quality": True, "max_instances": 7}),
+        (LAYOUT, {"enlarge_logits": True}),
+        (LAYOUT, {"enlarge_logits": True, "mask_quality": True, "max_instances": 7}),
         (THINGS_ONLY, {"overlap_threshold": 0.2, "score_threshold": 0.6}),
     ],
 )

@@ -31,7 +31,8 @@ RESIDUAL = pytest.mark.parametrize("residual", [False, True], ids=["published", 
 def build(layout, form, seed=0, num_kernels=6):
     model = tiny_model(layout=layout, seed=seed, num_kernels=num_kernels, **form)
     if form is FAST:
-        model.postprocessor.mask_quality = model.postprocessor.things_first = True
+        results = model.postprocessor
+        results.mask_quality = results.things_first = results.enlarge_logits = True
         # untrained, all of its scores and masks are nearly the same
         head, stages = model.kernel_head, model.kernel_update_heads
         nn.init.zeros_(head.point_proj.bias)

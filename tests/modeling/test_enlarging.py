@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from knet.modeling import enlarging
-from knet.modeling.enlarging import EnlargedMasks, ImageSizes
+from knet.modeling.enlarging import EnlargedLogits, EnlargedMasks, ImageSizes
 
 from .. import slow_reference as slow
 
@@ -15,6 +15,16 @@ def whole(masks: EnlargedMasks) -> torch.Tensor:
     """(N, H, W), everything computed."""
     strips = [values.permute(1, 2, 3, 0, 4).flatten(3).flatten(1, 2) for _, values in masks.rows()]
     return torch.cat(strips, dim=1)[:, : masks.size[0], : masks.size[1]]
+
+
+def enlarged(kind: str, logits: np.ndarray, sizes: ImageSizes) -> EnlargedMasks:
+    logits = torch.from_numpy(logits)
+    if kind == "logits":
+        return EnlargedLogits(logits, sizes)
+    return EnlargedMasks(logits.sigmoid(), sizes)
+
+
+KINDS = pytest.mark.parametrize("kind", ["probabilities", "logits"])
 
 
 def random_sizes(rng) -> ImageSizes:
@@ -65,14 +75,35 @@ def test_weights_are_those_of_pytorch():
     torch.testing.assert_close(whole(EnlargedMasks(low, sizes)), expected, rtol=0, atol=5e-7)
 
 
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_logits_are_enlarged_first(stride, side):
+    """By PyTorch: to the padded size, crop, to the wanted size; then sigmoid and factor."""
+    rng = np.random.default_rng((stride, side))
+    for _ in range(5):
+        logits, sizes = random_masks(rng, 3, stride)
+        logits = torch.from_numpy(logits)
+        expected = F.interpolate(logits[None], sizes.padded, mode="bilinear")
+        expected = expected[..., : sizes.image[0], : sizes.image[1]]
+        expected = F.interpolate(expected, sizes.output, mode="bilinear")[0].sigmoid()
+        masks = EnlargedLogits(logits, sizes)
+        torch.testing.assert_close(whole(masks), expected, rtol=0, atol=2e-6)
+        factors = torch.tensor([0.5, 0.0, 0.9])
+        some = masks.scaled(factors)[torch.tensor([2, 0, 0])]
+        expected = (expected * factors[:, None, None])[[2, 0, 0]]
+        torch.testing.assert_close(whole(some), expected, rtol=0, atol=2e-6)
+        wanted = torch.ones(3, masks.num_blocks, dtype=torch.bool)
+        torch.testing.assert_close(some.sums(wanted), expected.sum((1, 2)), rtol=1e-5, atol=1e-5)
+
+
+@KINDS
 @pytest.mark.parametrize("limit", [1, 2**18])
-def test_some_blocks_of_some_masks(limit, side, monkeypatch):
+def test_some_blocks_of_some_masks(limit, kind, side, monkeypatch):
     """Each wanted one comes once, with the values that computing everything gives."""
     monkeypatch.setattr(enlarging, "_CHUNK_ON_CPU", limit)  # 1: a block at a time
     rng = np.random.default_rng(side)
     for _ in range(6):
         logits, sizes = random_masks(rng)
-        masks = EnlargedMasks(torch.from_numpy(logits).sigmoid(), sizes)
+        masks = enlarged(kind, logits, sizes)
         all_values, found = whole(masks), masks.new_maps(5, torch.full((masks.num_blocks,), -1.0))
         wanted = torch.from_numpy(rng.random((5, masks.num_blocks)) < rng.choice([0, 0.3, 0.9]))
         count = torch.zeros_like(wanted, dtype=torch.long)
@@ -92,11 +123,12 @@ def test_some_blocks_of_some_masks(limit, side, monkeypatch):
         assert torch.equal(found != -1, computed == 1)
 
 
-def test_what_is_known_of_a_block_without_computing_it(side):
+@KINDS
+def test_what_is_known_of_a_block(kind, side):
     rng = np.random.default_rng(side)
     for _ in range(20):
         logits, sizes = random_masks(rng)
-        masks = EnlargedMasks(torch.from_numpy(logits).sigmoid(), sizes)
+        masks = enlarged(kind, logits, sizes)
         values, threshold = whole(masks), float(rng.choice([0.2, 0.5, 0.8]))
         state = masks.inside(threshold) + 2 * masks.crossing(threshold)
         state = masks.cut(masks.new_maps(5, state.long()))
@@ -105,4 +137,5 @@ def test_what_is_known_of_a_block_without_computing_it(side):
         number = masks.cut(masks.new_maps(1, number)).flatten()
         assert torch.equal(torch.bincount(number), masks.pixels)
         sums = torch.zeros(5, masks.num_blocks).index_add_(1, number, values.flatten(1))
-        torch.testing.assert_close(masks.sums(), sums, rtol=1e-5, atol=1e-5)
+        wanted = torch.from_numpy(rng.random(sums.shape) < 0.5)
+        torch.testing.assert_close(masks.sums(wanted), (sums * wanted).sum(1), rtol=1e-5, atol=1e-5)

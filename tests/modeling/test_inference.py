@@ -9,7 +9,7 @@ from detectron2.structures import Instances
 
 from knet.data.class_layout import ClassLayout
 from knet.modeling import enlarging
-from knet.modeling.enlarging import EnlargedMasks
+from knet.modeling.enlarging import EnlargedLogits, EnlargedMasks
 from knet.modeling.inference import ImageSizes, Postprocessor, mask_quality, masks_to_boxes
 
 from .. import slow_reference as slow
@@ -147,15 +147,16 @@ def test_boxes(seed):
         assert torch.equal(boxes, slow.boxes_of(masks))
 
 
+@pytest.mark.parametrize("enlarge_logits", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_postprocessor(seed, monkeypatch):
+def test_postprocessor(seed, enlarge_logits, monkeypatch):
     """From logits to all three results; see test_enlarging.py for the masks."""
     monkeypatch.setattr(enlarging, "_SIDE", 4 + seed)
     rng = np.random.default_rng((2, seed))
     for _ in range(20):
         layout = random_layout(rng)
         num_kernels = int(rng.integers(1, 6))
-        post = Postprocessor(layout=layout, num_kernels=num_kernels)
+        post = Postprocessor(layout=layout, num_kernels=num_kernels, enlarge_logits=enlarge_logits)
         num_all = num_kernels + layout.num_stuff
         num_classes = layout.num_things + layout.num_stuff
         image = tuple(int(side) for side in rng.integers(5, 20, size=2))
@@ -170,7 +171,11 @@ def test_postprocessor(seed, monkeypatch):
         class_logits = torch.from_numpy(rng.normal(size=(num_all, num_classes))).float()
         results = post(class_logits, mask_logits, sizes)
         assert set(results) == {"panoptic_seg", "instances", "sem_seg"}
-        masks = whole(EnlargedMasks(mask_logits.sigmoid(), sizes)).numpy()
+        if enlarge_logits:
+            masks = EnlargedLogits(mask_logits, sizes)
+        else:
+            masks = EnlargedMasks(mask_logits.sigmoid(), sizes)
+        masks = whole(masks).numpy()
         class_scores = class_logits.sigmoid().numpy()
         check_panoptic(results["panoptic_seg"], masks, class_scores, post)
         check_instances(results["instances"], masks, class_scores, post)

@@ -187,6 +187,7 @@ KEYS = {
     "MODEL.KNET.LOSS.SEMANTIC": "cross_entropy",
     "MODEL.KNET.TEST.MASK_QUALITY": True,
     "MODEL.KNET.TEST.THINGS_FIRST": True,
+    "MODEL.KNET.TEST.ENLARGE_LOGITS": True,
 }
 
 
@@ -203,6 +204,7 @@ def test_a_config_builds_it(tiny_options):
     assert model.criterion.point_weight == 0.5
     assert model.criterion.semantic_loss_of_cells is SEMANTIC_LOSSES["cross_entropy"]
     assert model.postprocessor.mask_quality is True and model.postprocessor.things_first is True
+    assert model.postprocessor.enlarge_logits is True
     size, layout = (48, 64), model.target_builder.layout
     losses = model.train()([training_input(np.random.default_rng(0), layout, size)])
     assert torch.isfinite(losses["loss_point"])
@@ -217,6 +219,7 @@ def test_a_config_without_the_keys_builds_the_published_form(tiny_options):
     assert not any(stage.residual for stage in model.kernel_update_heads)
     assert model.criterion.semantic_loss_of_cells is SEMANTIC_LOSSES["focal"]
     assert model.postprocessor.mask_quality is False and model.postprocessor.things_first is False
+    assert model.postprocessor.enlarge_logits is False
     assert float(model.neck.semantic_conv.weight.std().detach()) == pytest.approx(0.01, rel=0.2)
 
 
@@ -226,6 +229,7 @@ def test_configs_of_the_fast_form(name):
     assert cfg.KERNEL_HEAD.NAME == "PointKernelHead"
     assert cfg.NECK.INIT == "msra"
     assert cfg.KERNEL_UPDATE.RESIDUAL is True and cfg.TEST.MASK_QUALITY is True
+    assert cfg.TEST.ENLARGE_LOGITS is True
 
 
 @pytest.mark.parametrize("weight", [0.0, 3.0])

@@ -122,8 +122,10 @@ def test_scores_of_a_model_that_has_diverged_do_not_end_it():
 # --------------------------------------------------------------------------------------- models
 
 
-def test_of_one_view_the_result_is_the_models():
+@pytest.mark.parametrize("enlarge_logits", [False, True])
+def test_of_one_view_the_result_is_the_models(enlarge_logits):
     model = tiny_model().eval()
+    model.postprocessor.enlarge_logits = enlarge_logits
     model.postprocessor.overlap_threshold = 0.0
     x = {"image": image(), "height": 80, "width": 110}
     ours = KNetWithTTA(model, views(flip=False))([x])[0]

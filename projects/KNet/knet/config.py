@@ -179,6 +179,8 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.TEST.MASK_QUALITY = False
     # Panoptic: the things above the score threshold take their pixels before stuff does
     knet.TEST.THINGS_FIRST = False
+    # Enlarge the masks' logits to the size of the result, not their probabilities
+    knet.TEST.ENLARGE_LOGITS = False
 
 
 def _add_backbones(cfg: CN) -> None:

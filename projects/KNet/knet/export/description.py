@@ -74,5 +74,6 @@ def _of_kernels(model: nn.Module) -> Dict[str, Any]:
             "max_instances": step.max_instances,
             "mask_quality": step.mask_quality,
             "things_first": step.things_first,
+            "enlarge_logits": step.enlarge_logits,
         },
     }

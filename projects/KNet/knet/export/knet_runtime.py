@@ -319,7 +319,11 @@ class Results:
             scores, labels = np.ones(len(maps), np.float32), np.arange(len(maps))
         else:
             class_scores = _sigmoid(outputs["class_logits"])
-            maps = EnlargedMaps(_sigmoid(outputs["mask_logits"]), padded, image, size)
+            logits = outputs["mask_logits"].astype(np.float32)
+            if self._test.get("enlarge_logits"):  # models exported before do not tell
+                maps = EnlargedLogits(logits, padded, image, size)
+            else:
+                maps = EnlargedMaps(_sigmoid(logits), padded, image, size)
             scores, labels = self._kernel_labels(class_scores)
         results: Dict = {}
         for name in self.names:
@@ -474,7 +478,7 @@ def _give_pixels(
 def _mask_quality(masks: "EnlargedMaps", threshold: np.float32) -> np.ndarray:
     """Mean probability of each mask over the pixels above the threshold, 0 for an empty one."""
     full = masks.inside(threshold)
-    total = (full * masks.sums()).sum((1, 2))
+    total = masks.sums(full)
     count = (full * masks.pixels).sum((1, 2))
     for place, members in masks.places(masks.crossing(threshold)):
         values = masks.values(place, members)
@@ -561,7 +565,7 @@ class EnlargedMaps:
         return self._like(*(x * factors for x in (self._maps, self.lowest, self.highest)))
 
     def _like(self, maps, lowest, highest) -> "EnlargedMaps":
-        other = object.__new__(EnlargedMaps)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._maps, other.lowest, other.highest = maps, lowest, highest
         return other
@@ -579,9 +583,9 @@ class EnlargedMaps:
         """(Ty, Tx) int64: the pixels of each block."""
         return np.multiply.outer(self._y.lengths, self._x.lengths)
 
-    def sums(self) -> np.ndarray:
-        """(N, Ty, Tx): the sum over each block, of which no pixel is computed."""
-        return self._y.totals @ (self._maps @ self._x.totals.T)
+    def sums(self, wanted: np.ndarray) -> np.ndarray:
+        """(N, Ty, Tx) bool -> (N,): the sum over these blocks, of which no pixel is computed."""
+        return (wanted * (self._y.totals @ (self._maps @ self._x.totals.T))).sum((1, 2))
 
     def places(self, wanted: np.ndarray) -> Iterator[Tuple[Tuple[int, int], np.ndarray]]:
         """Each (row, column) of blocks where a map is wanted, and those that are."""
@@ -597,6 +601,44 @@ class EnlargedMaps:
         row, column = place
         window = self._maps[members, self._y.windows[row], self._x.windows[column]]
         return self._y.weights[row] @ (window @ self._x.weights[column].T)
+
+
+class EnlargedLogits(EnlargedMaps):
+    """Probabilities of which the logits are enlarged.
+
+    Attributes:
+        size, lowest, highest: those of the probabilities.
+    """
+
+    def __init__(self, logits: np.ndarray, *sizes: Sequence[int]):
+        """
+        Args:
+            logits: (N, h, w) of the padded input.
+            sizes: padded, image, size; see :class:`Results`.
+        """
+        super().__init__(logits, *sizes)
+        self.lowest, self.highest = _sigmoid(self.lowest), _sigmoid(self.highest)
+        self._factors = np.ones((len(logits), 1, 1), np.float32)
+
+    def __getitem__(self, index: np.ndarray) -> "EnlargedLogits":
+        other = super().__getitem__(index)
+        other._factors = self._factors[index]
+        return other
+
+    def scaled(self, factors: np.ndarray) -> "EnlargedLogits":
+        factors = factors[:, None, None]
+        other = self._like(self._maps, self.lowest * factors, self.highest * factors)
+        other._factors = self._factors * factors
+        return other
+
+    def sums(self, wanted: np.ndarray) -> np.ndarray:
+        total = np.zeros(len(self), np.float32)
+        for place, members in self.places(wanted):
+            total[members] += self.values(place, members).sum((1, 2))
+        return total
+
+    def values(self, place: Tuple[int, int], members: np.ndarray) -> np.ndarray:
+        return _sigmoid(super().values(place, members)) * self._factors[members]
 
 
 class _Side:

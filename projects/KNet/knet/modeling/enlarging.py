@@ -15,7 +15,7 @@ from typing import Callable, Iterator, List, Tuple
 import torch
 from torch.nn import functional as F
 
-__all__ = ["SLACK", "Block", "EnlargedMasks", "ImageSizes"]
+__all__ = ["SLACK", "Block", "EnlargedLogits", "EnlargedMasks", "ImageSizes"]
 
 _SIDE = 32  # S
 # Values that are computed at once: what a core's cache holds, or keeps a GPU busy
@@ -115,10 +115,10 @@ class EnlargedMasks:
         """(T,) int64: the pixels of each block that are in the result."""
         return (self._y.length[:, None] * self._x.length).flatten()
 
-    def sums(self) -> torch.Tensor:
-        """(N, T): the sum over each block, of which no pixel is computed."""
+    def sums(self, wanted: torch.Tensor) -> torch.Tensor:
+        """(N, T) bool -> (N,): the sum over the blocks wanted, of which no pixel is computed."""
         columns = self._masks @ self._x.total.t()
-        return (self._y.total @ columns).flatten(1)
+        return (wanted * (self._y.total @ columns).flatten(1)).sum(1)
 
     def blocks(self, wanted: torch.Tensor) -> Iterator[Block]:
         """Compute blocks of masks; the host waits once, to learn how many there are.
@@ -180,6 +180,52 @@ class EnlargedMasks:
         return (self._y.weight[row] @ wide).view(len(index), _SIDE, -1, _SIDE)
 
 
+class EnlargedLogits(EnlargedMasks):
+    """The same of mask logits: these are enlarged, and each pixel's probability is made of its own.
+
+    An outline then lies between two cells where it is, not where the mean of their probabilities
+    crosses the threshold: a sure cell does not push it away.
+    """
+
+    def __init__(self, logits: torch.Tensor, sizes: ImageSizes):
+        """
+        Args:
+            logits: (N, h, w) at the mask stride of the padded input.
+            sizes: of the image.
+        """
+        super().__init__(logits, sizes)
+        self.lowest, self.highest = self.lowest.sigmoid(), self.highest.sigmoid()
+        self._factors = logits.new_ones(len(logits))
+
+    def __getitem__(self, index: torch.Tensor) -> "EnlargedLogits":
+        other = super().__getitem__(index)
+        other._factors = self._factors[index]
+        return other
+
+    def scaled(self, factors: torch.Tensor) -> "EnlargedLogits":
+        other = copy.copy(self)
+        other.lowest, other.highest = (x * factors[:, None] for x in (self.lowest, self.highest))
+        other._factors = self._factors * factors
+        return other
+
+    def sums(self, wanted: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros(len(self), device=self.device)
+        for block in self.blocks(wanted):
+            ours = wanted[block.mask, block.index[:, None]]
+            total += block.sum_of_masks(block.values * ours[:, None, :, None], len(self))
+        return total
+
+    def rows(self) -> Iterator[Tuple[slice, torch.Tensor]]:
+        for rows, logits in super().rows():
+            yield rows, logits.sigmoid_() * self._factors[:, None, None, None]
+
+    def _values(self, index: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        values = super()._values(index, chosen).sigmoid_() * self._factors[chosen][:, None, :, None]
+        sides = zip((self._y, self._x), self._place(index))
+        there_y, there_x = (side.is_pixel[number] for side, number in sides)
+        return values * there_y[:, :, None, None] * there_x[:, None, None, :]
+
+
 class _Side:
     """Height or width: of which values each block is made, and how.
 
@@ -190,6 +236,7 @@ class _Side:
         weight: (blocks, S, used), zeros beyond the result's end.
         total: (blocks, source), the sum of a block's weights.
         length: (blocks,) int64, pixels in the result.
+        is_pixel: (blocks, S) bool, are they in the result.
     """
 
     def __init__(
@@ -200,13 +247,14 @@ class _Side:
         first, used = _used(weight)
         window = first[:, None] + torch.arange(used)
         length = (output - torch.arange(0, output, side)).clamp(max=side)
-        self.window, self.weight, self.total, self.length = (
+        self.window, self.weight, self.total, self.length, self.is_pixel = (
             x.to(device, non_blocking=True)
             for x in (
                 window,
                 weight.gather(2, window[:, None].expand(-1, side, -1)),
                 weight.sum(1),
                 length,
+                torch.arange(side) < length[:, None],
             )
         )
 

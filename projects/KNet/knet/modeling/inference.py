@@ -11,7 +11,7 @@ from detectron2.config import configurable
 from detectron2.structures import Boxes, Instances
 
 from ..data.class_layout import ClassLayout
-from .enlarging import SLACK, EnlargedMasks, ImageSizes
+from .enlarging import SLACK, EnlargedLogits, EnlargedMasks, ImageSizes
 
 __all__ = ["Postprocessor", "mask_quality", "masks_to_boxes", "merge_panoptic"]
 
@@ -33,7 +33,7 @@ def mask_quality(masks: EnlargedMasks, threshold: float = 0.5) -> torch.Tensor:
         total += block.sum_of_masks(block.values * inside, len(masks))
         count += block.sum_of_masks(inside, len(masks))
         full[block.mask, block.index[:, None]] = False  # counted
-    total += (full * masks.sums()).sum(1)
+    total += masks.sums(full)
     count += (full * masks.pixels).sum(1)
     return total / count.clamp(min=1)
 
@@ -187,6 +187,7 @@ class Postprocessor:
         max_instances: int = 100,
         mask_quality: bool = False,
         things_first: bool = False,
+        enlarge_logits: bool = False,
     ):
         """
         Args:
@@ -198,6 +199,7 @@ class Postprocessor:
             max_instances: instances an image; no score threshold, no NMS.
             mask_quality: multiply the scores of instances by :func:`mask_quality`.
             things_first: see :func:`merge_panoptic`.
+            enlarge_logits: masks become probabilities after they are enlarged, not before.
         """
         self.layout = layout
         self.num_kernels = num_kernels
@@ -210,6 +212,7 @@ class Postprocessor:
         self.max_instances = max_instances
         self.mask_quality = mask_quality
         self.things_first = things_first
+        self.enlarge_logits = enlarge_logits
 
     @classmethod
     def from_config(cls, cfg, layout: ClassLayout):
@@ -226,6 +229,7 @@ class Postprocessor:
             "max_instances": test.MAX_INSTANCES,
             "mask_quality": test.MASK_QUALITY,
             "things_first": test.THINGS_FIRST,
+            "enlarge_logits": test.ENLARGE_LOGITS,
         }
 
     def __call__(
@@ -241,11 +245,15 @@ class Postprocessor:
             ``panoptic_seg``, ``instances``, ``sem_seg`` as Detectron2 defines them, those that
             are switched on. Each segment and each instance tells its kernel, 0 to N - 1.
         """
-        return self.results(class_logits.float().sigmoid(), mask_logits.float().sigmoid(), sizes)
+        mask_logits = mask_logits.float()
+        if self.enlarge_logits:
+            masks = EnlargedLogits(mask_logits, sizes)
+        else:
+            masks = EnlargedMasks(mask_logits.sigmoid(), sizes)
+        return self.results(class_logits.float().sigmoid(), masks)
 
-    def results(self, class_scores: torch.Tensor, masks: torch.Tensor, sizes: ImageSizes) -> Dict:
-        """The same of probabilities: (N, K) and (N, h, w)."""
-        masks = EnlargedMasks(masks, sizes)
+    def results(self, class_scores: torch.Tensor, masks: EnlargedMasks) -> Dict:
+        """The same of probabilities: (N, K), and N masks."""
         scores, labels = self.kernel_labels(class_scores)
         results = {}
         if self.panoptic_on:

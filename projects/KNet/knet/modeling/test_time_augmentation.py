@@ -23,8 +23,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data.transforms import CheckedResizeShortestEdge, OpenCVResizeShortestEdge
 from ..errors import UsageError
 from .autocast import inference_autocast
+from .enlarging import EnlargedLogits, EnlargedMasks, ImageSizes
 from .images import check_output_sizes
-from .inference import ImageSizes
 from .masks import on_grid
 from .meta_arch import KNet
 
@@ -218,7 +218,12 @@ class KNetWithTTA(_WithTTA):
         for view in views[1:]:
             merged.add(self._kernels(view, grid))
         sizes = ImageSizes(largest, largest, output_size(views[0].inputs))
-        return model.postprocessor.results(*merged.mean(), sizes)
+        class_scores, masks = merged.mean()
+        if model.postprocessor.enlarge_logits:
+            enlarged = EnlargedLogits(masks.logit(eps=1e-6), sizes)
+        else:
+            enlarged = EnlargedMasks(masks, sizes)
+        return model.postprocessor.results(class_scores, enlarged)
 
     def _kernels(self, view: View, grid: Tuple[int, int]) -> KernelsOfView:
         model = self.model
