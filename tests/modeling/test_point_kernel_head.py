@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from knet.modeling.point_kernel_head import PointKernelHead, _fall_off, class_presence
+from knet.modeling.point_kernel_head import PointKernelHead, class_presence
 
 from .. import slow_reference as slow
 
@@ -81,21 +81,6 @@ def test_first_masks_and_kernels(size, num_kernels):
                 prediction.kernels[image, num_kernels + stuff],
                 head.semantic_kernels.weight[2 + stuff, :, 0, 0].detach(),
             )
-
-
-def test_distances_are_exact_on_a_large_map():
-    """Where a mask may end: else another program's mask differs from ours in some pixel."""
-    generator = torch.Generator().manual_seed(0)
-    size, num_kernels = (400, 500), 20
-    points = torch.stack([torch.randint(0, side, (1, num_kernels)) for side in size], -1)
-    fall_off = torch.randn(1, num_kernels, 3, generator=generator)
-    votes = torch.randn(1, 2, *size, generator=generator)
-    none = torch.zeros(1, num_kernels, *size)
-    found = _fall_off(none, fall_off, points, votes)
-    expected = _fall_off(none.double(), fall_off.double(), points, votes.double())
-    near = expected > -10
-    assert near.sum() > 1000
-    torch.testing.assert_close(found[near].double(), expected[near], rtol=0, atol=2e-5)
 
 
 def test_weights_from_before_there_were_votes():

@@ -10,8 +10,8 @@ from typing import Tuple
 import torch
 from detectron2.config import configurable
 from torch import nn
-from torch.nn import functional as F
 
+from .fall_off import NUM_FALL_OFF, fall_off_logits
 from .grouping import group_features
 from .kernel_head import (
     KERNEL_HEAD_REGISTRY,
@@ -21,13 +21,10 @@ from .kernel_head import (
     start_classifier,
 )
 from .neck import conv_block
-from .points import covered_by_stronger, offsets, strongest_cells
+from .points import covered_by_stronger, strongest_cells
 from .structures import Points, StagePrediction
 
 __all__ = ["PointKernelHead", "class_presence"]
-
-FALL_OFF_RADIUS = 4.0  # cells at which a fall-off of 1 lowers a logit by 1
-NUM_FALL_OFF = 3  # numbers of a lower triangular 2 x 2 matrix
 
 
 @KERNEL_HEAD_REGISTRY.register()
@@ -156,7 +153,7 @@ class PointKernelHead(nn.Module):
         mask_logits = mask_logits + bias.float()[..., None]
         rows = torch.div(cells, size[1], rounding_mode="floor")
         points = torch.stack((rows, cells - rows * size[1]), -1)
-        return kernels, _fall_off(mask_logits, fall_off.float(), points, votes.float())
+        return kernels, fall_off_logits(mask_logits, fall_off.float(), points, votes.float())
 
     @torch.no_grad()  # learned by the losses of the points and of the semantic branch
     def _class_logits(
@@ -202,27 +199,3 @@ def class_presence(semantic_logits: torch.Tensor) -> torch.Tensor:
     probability = semantic_logits.float().softmax(1)
     mean = probability.square().sum((2, 3)) / probability.sum((2, 3)).clamp(min=1e-6)
     return mean.logit(eps=PRIOR)
-
-
-def _fall_off(
-    mask_logits: torch.Tensor, fall_off: torch.Tensor, points: torch.Tensor, votes: torch.Tensor
-) -> torch.Tensor:
-    """Logits - |L_n (p + v(p) - p_n)|^2 / 4^2 at every cell p.
-
-    Cell by cell: as a product of six numbers of the point and six of the cell, which it is too, the
-    distance would be a small difference of large numbers.
-
-    Args:
-        mask_logits: (B, N, H, W).
-        fall_off: (B, N, 3), of L row by row, the diagonal before its softplus.
-        points: (B, N, 2) y and x of p_n.
-        votes: (B, 2, H, W) y and x of v, in 4 cells.
-    """
-    y, x = (d / FALL_OFF_RADIUS for d in offsets(points, *votes.shape[-2:]))
-    y, x = y + votes[:, :1], x + votes[:, 1:]
-    first, below, second = fall_off[..., None, None].unbind(2)
-    across = F.softplus(first) * y
-    along = torch.addcmul(below * y, F.softplus(second), x)
-    for distance in (across, along):
-        mask_logits = torch.addcmul(mask_logits, distance, distance, value=-1)
-    return mask_logits
