@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from .masks import enlarge
 
 __all__ = ["NECK_REGISTRY", "SemanticFPN", "build_neck", "conv_block", "sine_position_encoding"]
 
@@ -92,6 +93,13 @@ def sine_position_encoding(
     y = encode(height).t()[:, :, None].expand(half, height, width)
     x = encode(width).t()[:, None, :].expand(half, height, width)
     return torch.cat((y, x))
+
+
+class Doubling(nn.Module):
+    """(B, C, H, W) -> (B, C, 2 H, 2 W), bilinear."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return enlarge(x, 2)
 
 
 @NECK_REGISTRY.register()
@@ -176,9 +184,7 @@ class SemanticFPN(nn.Module):
             step = 2 if doublings < 0 else 1
             layers[f"conv{i}"] = conv_block(in_channels, channels, 3, num_groups, step, init)
             if doublings > 0:
-                layers[f"upsample{i}"] = nn.Upsample(
-                    scale_factor=2, mode="bilinear", align_corners=False
-                )
+                layers[f"upsample{i}"] = Doubling()
             in_channels = channels
         if doublings > 0:
             layers[f"conv{doublings}"] = conv_block(channels, channels, 3, num_groups, init=init)
