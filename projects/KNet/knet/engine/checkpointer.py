@@ -28,6 +28,7 @@ from ..errors import UsageError
 from .averaged_weights import averaged_in
 from .changed_keys import compare_keys
 from .run_folder import RunFolder
+from .silent_keys import compare_silent_keys
 
 __all__ = ["KNetCheckpointer"]
 
@@ -168,6 +169,14 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         self._check(incompatible, model, heuristics, left_out)
         self._compare_stages(residual, incompatible, model, purpose)
         self._compare_blocks(incompatible)
+        compare_silent_keys(
+            self._description,
+            getattr(self.model, "info", None),
+            model.keys() - _absent(incompatible),
+            path=self._path,
+            complete=self.complete,
+            purpose=purpose,
+        )
         self._report(incompatible, model, what, left_out)
         if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
             compare_keys(self._description, self.model.info.cfg)
