@@ -165,6 +165,7 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
                 purpose=purpose,
             )
             self._compare_classes(checkpoint.get(INFO_KEY), purpose)
+        in_file = set(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         self._check(incompatible, model, heuristics, left_out)
         self._compare_stages(residual, incompatible, model, purpose)
@@ -178,8 +179,10 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             purpose=purpose,
         )
         self._report(incompatible, model, what, left_out)
-        if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
-            compare_keys(self._description, self.model.info.cfg)
+        if self._resuming and "trainer" in self.checkpointables:
+            self._require_all(in_file)
+            if hasattr(self.model, "info"):
+                compare_keys(self._description, self.model.info.cfg)
         return incompatible
 
     def _choose(self, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
@@ -301,6 +304,20 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             )
         if not self.complete:
             self._measure(incompatible, model, left_out)
+
+    def _require_all(self, in_file: Set[str]) -> None:
+        """An optimizer knows the parameters that there were, none that loading made up since.
+
+        Raises:
+            UsageError: the file lacks a parameter.
+        """
+        added = [name for name, _ in self.model.named_parameters() if name not in in_file]
+        if added:
+            raise UsageError(
+                f"{self._path} was written by an older version, whose model had no {added[0]}, so "
+                "that its optimizer does not fit and its run cannot go on: leave out --resume and "
+                "start a run in another OUTPUT_DIR with this file as its MODEL.WEIGHTS"
+            )
 
     def _measure(self, incompatible, model, left_out: List[str]) -> None:
         """Is there enough to start from? A table tells what of each part, if not all is wanted.
