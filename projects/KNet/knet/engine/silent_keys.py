@@ -3,18 +3,23 @@
 import logging
 import re
 from functools import reduce
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Collection, Dict, NamedTuple, Optional
 
 from detectron2.config import CfgNode
+from torch import nn
 
 from ..checkpoint.description import config_of
 from ..checkpoint.fit import OTHER_CLASSES
 from ..errors import UsageError
 from .model_file import ModelInfo
 
-__all__ = ["compare_silent_keys"]
+__all__ = ["Loading", "compare_silent_keys", "compare_stages"]
 
 logger = logging.getLogger(__name__)
+
+_OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
+# by MODEL.KNET.KERNEL_UPDATE.RESIDUAL: what update stages do
+_STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
 
 _BACKBONE = r"backbone\..+"
 _RESNET = r"backbone\.(bottom_up\.)?res\d\..+"
@@ -43,45 +48,84 @@ _CHOICES: Dict[str, str] = {
 }
 
 
-def compare_silent_keys(
-    description: Any,
-    info: Optional[ModelInfo],
-    taken: Iterable[str],
-    *,
-    path: str,
-    complete: bool,
-    purpose: str,
-) -> None:
-    """Is a file's model built as this one is, as far as no tensor tells?
+class Loading(NamedTuple):
+    """Of a file into a model.
 
-    MODEL.KNET.KERNEL_UPDATE.RESIDUAL is another such key; the stages themselves know it.
+    Attributes:
+        path: of the file, for the sentences.
+        taken: the model's names of what was taken from it.
+        complete: nothing is learned anew.
+        purpose: see :func:`knet.checkpoint.fit.leave_out_classes`.
+    """
+
+    path: str
+    taken: Collection[str]
+    complete: bool
+    purpose: str
+
+    def refuse(self, difference: str, key: str, value: Any) -> None:
+        """
+        Raises:
+            UsageError: always.
+        """
+        other = f", or {OTHER_CLASSES[self.purpose]}" if self.purpose == "resume" else ""
+        raise UsageError(f"{difference}: set {key} to {value}{other}")
+
+
+def compare_stages(theirs: Optional[bool], model: nn.Module, loading: Loading) -> None:
+    """Do update stages mean the same in the file and in the model? The stages themselves know.
+
+    Args:
+        theirs: MODEL.KNET.KERNEL_UPDATE.RESIDUAL of the file, None if it tells none.
+
+    Raises:
+        UsageError: they do not, and nothing would be learned anew.
+    """
+    # in the model's order: the first one speaks for all
+    of_stages = (_OF_STAGE.fullmatch(n) for n in model.state_dict() if n in loading.taken)
+    taken = next((match.group(1) for match in of_stages if match), None)
+    if taken is None:
+        return
+    # a stage of another kind may know no such choice
+    ours = getattr(model.get_submodule(taken), "residual", None)
+    if theirs is None or ours is None or theirs == ours:
+        return
+    key = "MODEL.KNET.KERNEL_UPDATE.RESIDUAL"
+    difference = (
+        f"the update stages of {loading.path} {_STAGES_IN_WORDS[theirs]} ({key} {theirs}), those "
+        f"of this model {_STAGES_IN_WORDS[ours]}"
+    )
+    if loading.complete:
+        loading.refuse(difference, key, theirs)
+    logger.warning(f"{difference}: they must be learned anew")
+
+
+def compare_silent_keys(description: Any, info: Optional[ModelInfo], loading: Loading) -> None:
+    """Is a file's model built as this one is, as far as no tensor tells?
 
     Args:
         description: what the file tells, see :meth:`ModelInfo.to_plain`; None if nothing.
         info: of the model; None if it does not know its config.
-        taken: the model's names of what was taken from the file.
-        path: of the file, for the sentence.
-        complete: nothing of it is learned anew.
-        purpose: see :func:`knet.checkpoint.fit.leave_out_classes`.
 
     Raises:
         UsageError: it is not, and nothing would be learned anew.
     """
-    theirs, taken = config_of(description), list(taken)
+    theirs = config_of(description)
     if theirs is None or info is None:
         return
     for key, names in {**_PARTS, **_CHOICES}.items():
         was, now = _value(theirs, key), _value(info.cfg, key)
-        if was == now or not any(re.fullmatch(names, name) for name in taken):
+        if was == now or not any(re.fullmatch(names, name) for name in loading.taken):
             continue
         if key.endswith("STUFF_SCORES") and all(each.isthing for each in info.classes):
             continue
-        difference = f"{path} is of a model that was trained with {key} {was}, this one has {now}"
+        difference = (
+            f"{loading.path} is of a model that was trained with {key} {was}, this one has {now}"
+        )
         if key in _CHOICES:
             logger.warning(f"{difference}: set it to {was}, unless that is meant")
-        elif complete:
-            other = f", or {OTHER_CLASSES[purpose]}" if purpose == "resume" else ""
-            raise UsageError(f"{difference}: set {key} to {was}{other}")
+        elif loading.complete:
+            loading.refuse(difference, key, was)
         else:
             logger.warning(f"{difference}: what it changes must be learned anew")
 
