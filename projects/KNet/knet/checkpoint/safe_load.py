@@ -17,7 +17,7 @@ from . import unpickler
 
 __all__ = ["INFO_KEY", "load_file"]
 
-_PICKLES_OWN = ("invalid load key", "pickle data was truncated")
+_PICKLES_OWN = ("invalid load key", "pickle data was truncated")  # what pickle itself says
 INFO_KEY = "knet"  # of this project's files: the config and the classes, beside the weights
 
 

@@ -143,6 +143,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         residual = residual_of(self._description)
         if not heuristics:
             chosen, of_average = self._choose(checkpoint)
+            if self.complete:
+                self._require_task(chosen["model"], model)
             found = find_weights(chosen, model)
             self._convert_ndarray_to_tensor(found.state_dict)
             recognized = recognize(found.state_dict, model)
@@ -161,10 +163,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
                 purpose=purpose,
             )
             self._compare_classes(checkpoint.get(INFO_KEY), purpose)
-        in_file = dict(checkpoint["model"])
+        in_file = set(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
-        if not heuristics and self.complete:
-            self._require_task(in_file, model)
         self._check(incompatible, model, heuristics, left_out)
         loading = Loading(self._path, model.keys() - _absent(incompatible), self.complete, purpose)
         compare_stages(residual, self.model, loading)
@@ -266,11 +266,15 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         if not self.complete:
             self._measure(incompatible, model, left_out)
 
-    def _require_task(self, in_file, model) -> None:
+    def _require_task(self, content, model) -> None:
         """
+        Args:
+            content: of the file, under the names that it has there.
+
         Raises:
             UsageError: a K-Net's file, and of another task than the model.
         """
+        in_file = {name: each for name, each in content.items() if hasattr(each, "shape")}
         theirs, ours = describe(in_file), describe(model)
         if theirs is not None and ours is not None and theirs.task != ours.task:
             raise UsageError(
