@@ -57,7 +57,7 @@ def warnings(log) -> str:
 def test_weights_of_another_task_are_called_so(theirs, ours, tmp_path):
     path = saved(tmp_path, models.build(theirs).state_dict())
     tasks = {PANOPTIC: "panoptic or instance segmentation", FCN: "semantic segmentation"}
-    wanted = f"it is for {tasks[theirs]}, the config's is for {tasks[ours]}; set MODEL.WEIGHTS or"
+    wanted = f"it is for {tasks[theirs]}, the config's is for {tasks[ours]}; set MODEL.WEIGHTS, "
     with pytest.raises(UsageError, match=wanted):
         load(models.build(ours), path, complete=True)
 

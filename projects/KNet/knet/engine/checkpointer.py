@@ -279,7 +279,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         if theirs is not None and ours is not None and theirs.task != ours.task:
             raise UsageError(
                 f"{self._path} holds the weights of another model: it is for {theirs.task}, the "
-                f"config's is for {ours.task}; set MODEL.WEIGHTS or the config to fit"
+                f"config's is for {ours.task}; set MODEL.WEIGHTS, OUTPUT_DIR (--resume) or the "
+                "config to fit"
             )
 
     def _require_all(self, in_file: Iterable[str]) -> None:
