@@ -119,7 +119,7 @@ def test_what_load_model_needs():
             model_zoo.load_model(PANOPTIC, "weights.pth", device=torch.device("cuda"))
     with pytest.raises(UsageError, match="device 'gpu' is unknown"):
         model_zoo.load_model(PANOPTIC, "weights.pth", device="gpu")
-    with pytest.raises(UsageError, match=r"weights\.pth not found!; name a file of weights"):
+    with pytest.raises(UsageError, match=r"weights\.pth not found; name a file of weights"):
         model_zoo.load_model(PANOPTIC, "weights.pth", device="cpu")
 
 

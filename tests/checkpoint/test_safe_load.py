@@ -318,7 +318,7 @@ def test_tar_archives_are_refused(tmp_path):
 def test_damaged_files(content, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(pickle.UnpicklingError, match="it is damaged or no file of weights"):
         load_file(str(path))
 
 

@@ -149,6 +149,52 @@ def test_options_that_do_not_fit(options, mention):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "key, value, wanted",
+    [
+        ("MODEL.KNET.NUM_KERNELS", "many", "a whole number"),
+        ("SOLVER.BASE_LR", "0,01", "a number"),
+        ("SOLVER.AMP.ENABLED", "sometimes", "True or False"),
+        ("DATASETS.TRAIN", "my_train", "a list: \"('my_train',)\""),
+        ("SOLVER.STEPS", "3", 'a list: "(3,)"'),
+        ("MODEL.WEIGHTS", "3", "a text"),
+    ],
+)
+def test_what_a_key_takes_is_said_in_words(key, value, wanted, tmp_path):
+    """On the command line and in a file, without a class of Python's."""
+    with pytest.raises(UsageError, match=re.escape(wanted)) as error:
+        load_config(PANOPTIC, [key, value])
+    assert "<class" not in str(error.value)
+    path = tmp_path / "mine.yaml"
+    content = yaml.safe_load(value)
+    for name in reversed(key.split(".")):
+        content = {name: content}
+    path.write_text(yaml.safe_dump({"_BASE_": PANOPTIC, **content}))
+    with pytest.raises(UsageError, match=re.escape(f"{key} is ")) as error:
+        load_config(str(path))
+    assert wanted in str(error.value) and "<class" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"\xff\xd8\xff\xe0", b"text"], ids=str)
+def test_a_file_that_is_no_config(content, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"mine\.yaml cannot be used: it is no yaml file of keys"):
+        load_config(str(path))
+    with pytest.raises(UsageError, match="is a folder: name a file in it"):
+        load_config(str(tmp_path))
+
+
+def test_what_a_file_spells_wrong(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"_BASE_: {PANOPTIC}\nMODEL:\n  KNET:\n    NUM_KERNEL: 7\n")
+    with pytest.raises(UsageError, match=r"did you mean MODEL\.KNET\.NUM_KERNELS\?"):
+        load_config(str(path))
+    path.write_text("_BASE_: knet_panoptik_fast.yaml")
+    with pytest.raises(UsageError, match=r"its _BASE_ .* did you mean knet_panoptic_fast or"):
+        load_config(str(path))
+
+
 def test_of_several_options_only_the_wrong_one_is_named():
     options = ["SOLVER.MAX_ITER", "7", "SOLVER.BASE_LR", "fast", "OUTPUT_DIR", "elsewhere"]
     with pytest.raises(UsageError, match=r"the option SOLVER\.BASE_LR fast does not fit") as error:

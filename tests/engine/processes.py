@@ -62,6 +62,7 @@ def train_net_in(
     folder: Path,
     config_file: str = DEMO_CONFIG,
     outputs: Sequence[Path] = (),
+    in_double: bool = False,
 ) -> List[Outcome]:
     """``train_net.py`` in a process for each of the variables; fails where one does not end.
 
@@ -72,6 +73,7 @@ def train_net_in(
         folder: for what they print.
         config_file: of all.
         outputs: OUTPUT_DIR of each process, where they differ.
+        in_double: compute in double precision, where the order of a sum decides nothing.
     """
     processes = []
     for i, environment in enumerate(variables):
@@ -79,7 +81,8 @@ def train_net_in(
         of_run = {**options, "OUTPUT_DIR": str(outputs[i])} if outputs else options
         words = ["--config-file", config_file, *own, *pairs(of_run)]
         place = (str(folder / f"{i}.out"), str(folder / f"{i}.err"))
-        processes.append(_CONTEXT.Process(target=_train_net, args=(words, environment, place)))
+        arguments = (words, environment, place, in_double)
+        processes.append(_CONTEXT.Process(target=_train_net, args=arguments))
     for process in processes:
         process.start()
     for process in processes:
@@ -96,7 +99,9 @@ def train_net_in(
     return outcomes
 
 
-def _train_net(words: List[str], environment: Mapping[str, str], place: Sequence[str]) -> None:
+def _train_net(
+    words: List[str], environment: Mapping[str, str], place: Sequence[str], in_double: bool
+) -> None:
     for descriptor, path in zip((1, 2), place):
         file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         os.dup2(file, descriptor)
@@ -106,4 +111,7 @@ def _train_net(words: List[str], environment: Mapping[str, str], place: Sequence
     from knet.engine.main import main
 
     torch.set_num_threads(1)
+    if in_double:  # what says "float32" or "float" too
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float, torch.float32 = torch.Tensor.double, torch.float64
     sys.exit(main(words))

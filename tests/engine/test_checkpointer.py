@@ -53,6 +53,24 @@ def warnings(log) -> str:
     return "\n".join(r.getMessage() for r in log.records if r.levelno >= logging.WARNING)
 
 
+@pytest.mark.parametrize("theirs, ours", [(PANOPTIC, FCN), (FCN, PANOPTIC)], ids=["1", "2"])
+def test_weights_of_another_task_are_called_so(theirs, ours, tmp_path):
+    path = saved(tmp_path, models.build(theirs).state_dict())
+    tasks = {PANOPTIC: "panoptic or instance segmentation", FCN: "semantic segmentation"}
+    wanted = f"it is for {tasks[theirs]}, the config's is for {tasks[ours]}; set MODEL.WEIGHTS, "
+    with pytest.raises(UsageError, match=wanted):
+        load(models.build(ours), path, complete=True)
+
+
+@pytest.mark.parametrize("name", ["nowhere.pth", ""])
+def test_weights_that_are_no_file(name, tmp_path):
+    reason = (
+        r"nowhere\.pth not found; set MODEL" if name else "it is a folder; set MODEL.WEIGHTS to"
+    )
+    with pytest.raises(UsageError, match=reason):
+        load(tiny_model(), os.path.join(tmp_path, name))
+
+
 def test_starting_from_part_of_the_weights_is_allowed_on_demand(tmp_path, log):
     model = tiny_model()
     state = model.state_dict()

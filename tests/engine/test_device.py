@@ -111,3 +111,9 @@ def test_more_processes_than_gpus_are_told(machine, tiny_config, gpus, starter):
     tiny_config.MODEL.DEVICE = "cuda"
     with pytest.raises(UsageError, match=f"{starter} has started 4 processes"):
         select_device(tiny_config, 1, Place(starter, local_size=4))
+
+
+def test_a_device_that_there_is_not(tiny_config):
+    tiny_config.MODEL.DEVICE = "gpu"
+    with pytest.raises(UsageError, match=r"MODEL\.DEVICE is 'gpu': set it to cuda or cpu"):
+        select_device(tiny_config, 0)

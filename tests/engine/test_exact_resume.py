@@ -131,6 +131,27 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_with_a_warning(train_net, op
     assert final(tmp_path / "again")["iteration"] == 5
 
 
+def test_a_run_whose_model_had_less_does_not_go_on(train_net, options, tmp_path):
+    """As the fast form before version 0.7, which had no votes; as MODEL.WEIGHTS its file serves."""
+    fast = {"MODEL.KNET.KERNEL_HEAD.NAME": "PointKernelHead", "DATASETS.TEST": ()}
+    words = options("panoptic", **fast, **{"SOLVER.MAX_ITER": 2})
+    assert train_net(options=words).status == 0
+    path = tmp_path / "output" / "model_final.pth"
+    content = load_file(str(path))
+    names = [name for name in content["model"] if ".vote_proj." in name]
+    for name in names:
+        del content["model"][name]
+    groups = content["trainer"]["_trainer"]["optimizer"]["param_groups"]
+    del max((group["params"] for group in groups), key=len)[: len(names)]
+    torch.save(content, path)
+    words["SOLVER.MAX_ITER"] = 3
+    sentence = train_net("--resume", options=words).sentence()
+    assert "older version, whose model had no kernel_head.vote_proj.weight" in sentence
+    assert sentence.endswith("another OUTPUT_DIR with this file as its MODEL.WEIGHTS")
+    words.update({"OUTPUT_DIR": str(tmp_path / "again"), "MODEL.WEIGHTS": str(path)})
+    assert train_net(options=words).status == 0
+
+
 def test_other_loader_workers_are_told(train_net, options, tmp_path):
     words = options("panoptic", **{"DATASETS.TEST": ()})
     assert train_net(options=words).status == 0

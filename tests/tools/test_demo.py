@@ -155,7 +155,8 @@ def test_broken_files_are_named_and_the_rest_is_done(
     assert program.main(words) == 3
     captured = capsys.readouterr()
     assert captured.out == f"6 of 7 pictures are done, in {out}\n"
-    assert f"1 could not be done, see {out}/failures.csv" in captured.err
+    first = f"see {out}/failures.csv; the first: cannot read the image {broken}: it is empty, cut"
+    assert f"1 could not be done, {first}" in captured.err
     assert str(broken) in (out / "failures.csv").read_text() and str(broken) in caplog.text
     assert "notes" not in (out / "failures.csv").read_text()
     write_picture(broken, 0)

@@ -49,6 +49,8 @@ def test_the_demo_touches_no_other_folder(tmp_path):
         program.start_clean(str(tmp_path))
     with pytest.raises(UsageError, match="give another --output"):
         program.start_clean(str(tmp_path / "model_final.pth"))
+    with pytest.raises(UsageError, match=r"cannot be written .*: give another --output"):
+        program.start_clean(str(tmp_path / "model_final.pth" / "run"))
     assert [path.name for path in tmp_path.iterdir()] == ["model_final.pth"]
 
 

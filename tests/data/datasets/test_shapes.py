@@ -376,6 +376,25 @@ def test_an_old_version_is_drawn_anew(tmp_path, monkeypatch):
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "precious.txt").touch()
-    with pytest.raises(DatasetError, match="DETECTRON2_DATASETS"):
+    with pytest.raises(DatasetError, match="move it away, or start the program in another folder"):
         shapes.ensure_written(str(tmp_path / "shapes"), TINY)
     assert os.listdir(tmp_path / "shapes") == ["precious.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match="start the program in a folder that can be written"):
+        shapes.ensure_written(str(tmp_path / "file" / "shapes"), TINY)
+
+
+def test_data_sets_of_others_are_not_drawn_into(tmp_path, monkeypatch):
+    """DETECTRON2_DATASETS may be read-only or shared; scenes that are there are taken."""
+    monkeypatch.delenv("DETECTRON2_DATASETS", raising=False)
+    assert shapes.shapes_root() == "datasets"
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    assert shapes.shapes_root() == "datasets"
+    monkeypatch.setattr(shapes, "SCENES", TINY)
+    shapes.ensure_written(str(tmp_path / "shapes"), TINY)
+    assert shapes.shapes_root() == str(tmp_path)
+    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
+    assert shapes.shapes_root() == "datasets"

@@ -60,6 +60,14 @@ def test_class_dice_loss(seed):
         assert float(loss) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("label", [0, IGNORED])
+def test_nothing_to_learn_is_not_negative(label):
+    """Of one class, and without a label, a log would show -0."""
+    logits = torch.randn(1, 1 if label == 0 else 3, 2, 2)
+    for loss in cross_entropy_and_dice(logits, torch.full((1, 2, 2), label)):
+        assert not torch.signbit(loss)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_both_losses_and_their_gradients_are_those_of_autograd(seed):
     """Torch's own cross entropy and a softmax: ignored pixels, absent classes, any weights."""

@@ -140,7 +140,7 @@ def leave_out_classes(
     if names and not skip:
         name = min(names, key=_is_of_things)  # the first that counts all classes, if there is one
         theirs, ours = state_dict[name].shape[0], model[name].shape[0]
-        kind = "thing classes" if _is_of_things(name) else "classes"
+        kind = ("thing class" if _is_of_things(name) else "class") + ("es" if theirs != 1 else "")
         raise UsageError(
             f"{path} holds the weights of {theirs} {kind}, but this model has {ours} "
             f"({name}): {_other_config(state_dict)}{OTHER_CLASSES[purpose]}"

@@ -17,6 +17,7 @@ from . import unpickler
 
 __all__ = ["INFO_KEY", "load_file"]
 
+_PICKLES_OWN = ("invalid load key", "pickle data was truncated")  # what pickle itself says
 INFO_KEY = "knet"  # of this project's files: the config and the classes, beside the weights
 
 
@@ -33,8 +34,13 @@ def load_file(path: str) -> Any:
     """
     try:
         return _load(path)
-    except (OSError, pickle.UnpicklingError):
+    except OSError:
         raise
+    except pickle.UnpicklingError as error:
+        if not str(error).startswith(_PICKLES_OWN):
+            raise
+        reason = str(error).rstrip(".")
+        raise pickle.UnpicklingError(f"it is damaged or no file of weights ({reason})") from error
     except Exception as error:  # whatever a damaged file brings about
         raise pickle.UnpicklingError(
             f"it is damaged or no file of weights ({type(error).__name__}: {error})"

@@ -113,7 +113,9 @@ def main(argv=None, program: str = "demo.py") -> int:
     except (UsageError, DatasetError) as error:
         print(f"{program}: {error}", file=sys.stderr)
     except OSError as error:  # e.g. the disk is full
-        print(f"{program}: cannot write the results: {error}", file=sys.stderr)
+        print(
+            f"{program}: cannot write the results: {error}; give another --output", file=sys.stderr
+        )
     except KeyboardInterrupt:
         advice = "the same command goes on from here" if args.input else "nothing is written"
         print(f"\n{program}: stopped, {advice}", file=sys.stderr)
@@ -226,7 +228,11 @@ def demo_on_pictures(args: argparse.Namespace) -> int:
     print(f"{len(images) - len(failures)} of {len(images)} pictures are done, in {args.output}")
     if failures:
         path = os.path.join(args.output, FAILURES)
-        print(f"{args.program}: {len(failures)} could not be done, see {path}", file=sys.stderr)
+        _, reason = failures[0]
+        print(
+            f"{args.program}: {len(failures)} could not be done, see {path}; the first: {reason}",
+            file=sys.stderr,
+        )
         return SOME_FAILED if len(failures) < len(images) else 1
     return 0
 

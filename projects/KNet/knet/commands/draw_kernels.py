@@ -60,7 +60,9 @@ def main(argv=None, program: str = "draw_kernels.py") -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{program}: cannot write the pictures: {error}", file=sys.stderr)
+        print(
+            f"{program}: cannot write the pictures: {error}; give another --output", file=sys.stderr
+        )
         return 1
     print("\n".join(files))
     return 0

@@ -52,7 +52,11 @@ def main(argv=None, program: str = "export.py") -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # e.g. the disk is full
-        print(f"{program}: cannot write {args.output}: {error}", file=sys.stderr)
+        reason = error.strerror or error
+        print(
+            f"{program}: cannot write {args.output}: {reason}; give another --output",
+            file=sys.stderr,
+        )
         return 1
     is_same = is_rounding(comparisons)
     different = "one kernel" if is_same else "NO"

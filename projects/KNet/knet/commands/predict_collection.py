@@ -85,7 +85,9 @@ def main(argv=None, program: str = "predict_collection.py") -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{program}: cannot write the results: {error}", file=sys.stderr)
+        print(
+            f"{program}: cannot write the results: {error}; give another --output", file=sys.stderr
+        )
         return 1
     except (KeyboardInterrupt, RuntimeError) as error:
         # Ctrl-C while Ray waits may come as the error of a lock that is lost by it

@@ -72,7 +72,7 @@ def start_clean(folder: str, data: Iterable[str] = ()) -> None:
         data: files and folders that the run reads.
 
     Raises:
-        UsageError: it holds something that no demo made, or the data.
+        UsageError: it holds something that no demo made, or the data, or cannot be written.
     """
     marker = os.path.join(folder, MARKER)
     is_empty = not os.path.exists(folder) or (os.path.isdir(folder) and not os.listdir(folder))
@@ -80,8 +80,13 @@ def start_clean(folder: str, data: Iterable[str] = ()) -> None:
         raise UsageError(
             f"{folder} holds what the demo did not make: remove it, or give another --output"
         )
-    os.makedirs(folder, exist_ok=True)
-    Path(marker).touch()
+    try:
+        os.makedirs(folder, exist_ok=True)
+        Path(marker).touch()
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written ({error.strerror}): give another --output"
+        ) from error
     patterns = (os.path.join(glob.escape(folder), pattern) for pattern in RUN_FILES)
     paths = [path for pattern in patterns for path in glob.glob(pattern)]
     for path, read in itertools.product(paths, data):

@@ -1,7 +1,5 @@
 """Data: registering, checking and mapping data sets."""
 
-import os
-
 from .class_layout import ClassLayout, SemanticClasses
 from .dataset_mapper import KNetDatasetMapper
 from .datasets import (
@@ -13,6 +11,7 @@ from .datasets import (
     register_coco_instances,
     register_coco_panoptic,
     register_semantic_folders,
+    shapes_root,
 )
 
 __all__ = [
@@ -27,6 +26,6 @@ __all__ = [
     "register_semantic_folders",
 ]
 
-register_all_shapes(os.getenv("DETECTRON2_DATASETS", "datasets"))
+register_all_shapes(shapes_root())
 adapt_ade20k()
 adapt_cityscapes()

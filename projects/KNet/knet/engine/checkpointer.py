@@ -3,14 +3,14 @@
 import logging
 import os
 import pickle
-import re
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from torch import nn
 
+from ..checkpoint.architecture import describe
 from ..checkpoint.coverage import measure_coverage
 from ..checkpoint.description import residual_of
 from ..checkpoint.fit import (
@@ -28,14 +28,12 @@ from ..errors import UsageError
 from .averaged_weights import averaged_in
 from .changed_keys import compare_keys
 from .run_folder import RunFolder
+from .silent_keys import Loading, compare_silent_keys, compare_stages
 
 __all__ = ["KNetCheckpointer"]
 
 logger = logging.getLogger(__name__)
 
-_OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
-# by MODEL.KNET.KERNEL_UPDATE.RESIDUAL: what update stages do
-_STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
 # of an optimizer, which has a group for each rate and decay that differ
 _OTHER_GROUPS = (
     "set SOLVER.WEIGHT_DECAY, WEIGHT_DECAY_NORM, WEIGHT_DECAY_BIAS, NO_DECAY, BACKBONE_MULTIPLIER "
@@ -109,9 +107,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             pickle.UnpicklingError,
         ) as error:
             advice = _OTHER_GROUPS if "parameter group" in str(error) else self.advice
-            raise UsageError(
-                f"cannot load {path}: {' '.join(str(error).split()).rstrip('.')}; {advice}"
-            ) from error
+            reason = "it is a folder" if os.path.isdir(path) else " ".join(str(error).split())
+            raise UsageError(f"cannot load {path}: {reason.rstrip('.!')}; {advice}") from error
         finally:
             self._parsed_url_during_load = None  # which an error would leave behind
 
@@ -146,6 +143,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         residual = residual_of(self._description)
         if not heuristics:
             chosen, of_average = self._choose(checkpoint)
+            if self.complete:
+                self._require_task(chosen["model"], model)
             found = find_weights(chosen, model)
             self._convert_ndarray_to_tensor(found.state_dict)
             recognized = recognize(found.state_dict, model)
@@ -164,13 +163,18 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
                 purpose=purpose,
             )
             self._compare_classes(checkpoint.get(INFO_KEY), purpose)
+        in_file = set(checkpoint["model"])
         incompatible = super()._load_model(checkpoint)
         self._check(incompatible, model, heuristics, left_out)
-        self._compare_stages(residual, incompatible, model, purpose)
+        loading = Loading(self._path, model.keys() - _absent(incompatible), self.complete, purpose)
+        compare_stages(residual, self.model, loading)
         self._compare_blocks(incompatible)
+        compare_silent_keys(self._description, getattr(self.model, "info", None), loading)
         self._report(incompatible, model, what, left_out)
-        if self._resuming and "trainer" in self.checkpointables and hasattr(self.model, "info"):
-            compare_keys(self._description, self.model.info.cfg)
+        if self._resuming and "trainer" in self.checkpointables:
+            self._require_all(in_file)
+            if hasattr(self.model, "info"):
+                compare_keys(self._description, self.model.info.cfg)
         return incompatible
 
     def _choose(self, checkpoint: Dict[str, Any]) -> Tuple[Dict[str, Any], str]:
@@ -221,37 +225,6 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             f"sets: {example}"
         )
 
-    def _compare_stages(self, theirs: Optional[bool], incompatible, model, purpose: str) -> None:
-        """Do update stages mean the same in the file and in the model? No tensor tells.
-
-        Args:
-            theirs: MODEL.KNET.KERNEL_UPDATE.RESIDUAL of the file, None if it tells none.
-            incompatible, model: what was not taken, and the model's state dict.
-            purpose: see :func:`leave_out_classes`.
-
-        Raises:
-            UsageError: they do not, and nothing would be learned anew.
-        """
-        absent = _absent(incompatible)
-        of_stages = (_OF_STAGE.fullmatch(name) for name in model if name not in absent)
-        taken = next((match.group(1) for match in of_stages if match), None)
-        if taken is None:
-            return
-        # a stage of another kind may know no such choice
-        ours = getattr(self.model.get_submodule(taken), "residual", None)
-        if theirs is None or ours is None or theirs == ours:
-            return
-        key = "MODEL.KNET.KERNEL_UPDATE.RESIDUAL"
-        difference = (
-            f"the update stages of {self._path} {_STAGES_IN_WORDS[theirs]} ({key} {theirs}), those "
-            f"of this model {_STAGES_IN_WORDS[ours]}"
-        )
-        if not self.complete:
-            logger.warning(f"{difference}: they must be learned anew")
-            return
-        other = f", or {OTHER_CLASSES[purpose]}" if purpose == "resume" else ""
-        raise UsageError(f"{difference}: set {key} to {theirs}{other}")
-
     def _compare_blocks(self, incompatible) -> None:
         """Has the file blocks before its semantic classifier, where this model has none?
 
@@ -292,6 +265,37 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
             )
         if not self.complete:
             self._measure(incompatible, model, left_out)
+
+    def _require_task(self, content, model) -> None:
+        """
+        Args:
+            content: of the file, under the names that it has there.
+
+        Raises:
+            UsageError: a K-Net's file, and of another task than the model.
+        """
+        in_file = {name: each for name, each in content.items() if hasattr(each, "shape")}
+        theirs, ours = describe(in_file), describe(model)
+        if theirs is not None and ours is not None and theirs.task != ours.task:
+            raise UsageError(
+                f"{self._path} holds the weights of another model: it is for {theirs.task}, the "
+                f"config's is for {ours.task}; set MODEL.WEIGHTS, OUTPUT_DIR (--resume) or the "
+                "config to fit"
+            )
+
+    def _require_all(self, in_file: Iterable[str]) -> None:
+        """An optimizer knows the parameters that there were, none that loading made up since.
+
+        Raises:
+            UsageError: the file lacks a parameter.
+        """
+        added = [name for name, _ in self.model.named_parameters() if name not in in_file]
+        if added:
+            raise UsageError(
+                f"{self._path} was written by an older version, whose model had no {added[0]}, so "
+                "that its optimizer does not fit and its run cannot go on: leave out --resume and "
+                "start a run in another OUTPUT_DIR with this file as its MODEL.WEIGHTS"
+            )
 
     def _measure(self, incompatible, model, left_out: List[str]) -> None:
         """Is there enough to start from? A table tells what of each part, if not all is wanted.

@@ -25,8 +25,12 @@ def select_device(cfg, num_gpus: int, place: Place = ALONE) -> int:
         the number of processes on a machine.
 
     Raises:
-        UsageError: others count on GPUs that this machine does not have.
+        UsageError: no such device, or others count on GPUs that this machine does not have.
     """
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise UsageError(f"MODEL.DEVICE is '{cfg.MODEL.DEVICE}': set it to cuda or cpu") from error
     wants_gpu = num_gpus > 0 and cfg.MODEL.DEVICE.startswith("cuda")
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = place.local_size if place.starter else num_gpus

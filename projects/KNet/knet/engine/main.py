@@ -1,13 +1,12 @@
 """The command line of ``train_net.py``: config, device, processes, training or evaluation."""
 
-import difflib
 import logging
 import os
 import sys
 import traceback
 from argparse import Namespace
 from contextlib import nullcontext
-from typing import Dict, Iterator, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser, default_setup
@@ -27,6 +26,7 @@ from ..encoding import text_for_locale, write_any_text
 from ..errors import DatasetError, UsageError
 from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
+from .config_faults import close_key, dotted_keys, plainly
 from .device import select_device
 from .launching import ALONE, find_place, is_first_of_machine
 from .logs import setup_loggers, tidy_loggers
@@ -70,6 +70,8 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
     if config_file:
         path = find_config(config_file)
         if path is None:
+            if os.path.isdir(config_file):
+                raise UsageError(f"--config-file {config_file} is a folder: name a file in it")
             close = close_names(config_file)
             hint = f": did you mean {' or '.join(close)}?" if close else ""
             raise UsageError(f"--config-file {config_file} does not exist{hint}")
@@ -79,7 +81,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
             cfg.merge_from_other_cfg(CfgNode(content))
         except (*_WRONG_CONFIG, AttributeError, OSError, YAMLError) as error:
             raise UsageError(
-                f"--config-file {config_file} cannot be used: {one_line(error)}"
+                f"--config-file {config_file} cannot be used: {plainly(error, cfg)}"
             ) from error
     merge_options(cfg, opts or ())
     return cfg
@@ -100,21 +102,13 @@ def merge_options(cfg: CfgNode, opts: Sequence[str]) -> None:
         try:
             cfg.merge_from_list([key, value])
         except _WRONG_CONFIG as error:
-            known = list(_dotted_keys(cfg))
-            if key in known:
+            if key in dotted_keys(cfg):
                 raise UsageError(
-                    f"the option {key} {value} does not fit: {one_line(error)}"
+                    f"the option {key} {value} does not fit: {plainly(error, cfg, of_key=True)}"
                 ) from error
-            near = difflib.get_close_matches(key.upper(), known, n=1)
-            hint = f": did you mean {near[0]}?" if near else ""
+            near = close_key(key, cfg)
+            hint = f": did you mean {near}?" if near else ""
             raise UsageError(f"the option {key} is no key of the config{hint}") from error
-
-
-def _dotted_keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _dotted_keys(value, f"{prefix}{key}.")
 
 
 def prepare(
@@ -170,7 +164,11 @@ def train_or_evaluate(cfg: CfgNode, args) -> Dict:
     model = KNetTrainer.build_model(cfg)
     checkpointer = KNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
-        logger.warning("MODEL.WEIGHTS is empty: evaluating a model that has learned nothing")
+        trained = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+        logger.warning(
+            "MODEL.WEIGHTS is empty: evaluating a model that has learned nothing; give the weights "
+            f"of one that has, such as MODEL.WEIGHTS {trained}"
+        )
     checkpointer.complete = True  # weights left out would make the result meaningless
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     results = KNetTrainer.test(cfg, model)

@@ -30,10 +30,11 @@ from ..errors import DatasetError
 from .classes import pixel_classes
 from .images import ImageIds
 from .outputs import PREDICTIONS, png_names, protect
-from .panoptic_matching import Matches, add_up, match_segments
+from .panoptic_matching import Matches, add_up, match_segments, misstated
 from .panoptic_truth import (
     PanopticFiles,
     annotations_of_dataset,
+    areas_of,
     fit_for_tool,
     warn_of_areas,
     with_areas,
@@ -93,6 +94,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         super().reset()
         self.files.forget()
         self._matches: Dict[Any, Matches] = {}
+        self._misstated: Dict[Any, List[int]] = {}
 
     def process(self, inputs: List[Dict], outputs: List[Dict]) -> None:
         """
@@ -115,9 +117,13 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 segments = [self._convert_category_id({**s}) for s in segments]
             if image_id in self._truth:
                 truth = self._true_ids(image_id, tuple(ids.shape))  # wanted by COCO's tool too
-                if not self._official_tool:
-                    match = self._match(image_id, truth, ids.cpu().numpy(), segments)
+                true_segments = with_areas(self._truth[image_id]["segments_info"], truth)
+                if self._official_tool:
+                    self._misstated[image_id] = misstated(true_segments, areas_of(truth))
+                else:
+                    match = self._match(truth, true_segments, ids.cpu().numpy(), segments)
                     self._matches[image_id] = match
+                    self._misstated[image_id] = match.misstated
 
     def evaluate(self) -> Optional[Dict]:
         """
@@ -127,11 +133,12 @@ class PanopticEvaluator(COCOPanopticEvaluator):
             where the data set has no ground truth.
         """
         comm.synchronize()
-        gathered = comm.gather((self._predictions, self._matches))
+        gathered = comm.gather((self._predictions, self._matches, self._misstated))
         if not comm.is_main_process():
             return None
-        predictions = [p for of_process, _ in gathered for p in of_process]
-        matches = {image_id: m for _, by_image in gathered for image_id, m in by_image.items()}
+        predictions = [p for of_process, *_ in gathered for p in of_process]
+        matches = {image_id: m for _, by_image, _ in gathered for image_id, m in by_image.items()}
+        wrong_areas = {image_id: m for *_, by_image in gathered for image_id, m in by_image.items()}
         with contextlib.ExitStack() as stack:
             if self._keeps or self._official_tool:
                 folder = self._output_dir
@@ -144,6 +151,7 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 statistics = self._official_statistics(predictions, folder)
             else:
                 statistics = self._statistics(matches)
+        warn_of_areas(wrong_areas, self._metadata.panoptic_json)
         quality = _summarise(statistics, self._categories_by_id)
         self._log(quality)
         if self._output_dir:
@@ -228,7 +236,11 @@ class PanopticEvaluator(COCOPanopticEvaluator):
         return ids
 
     def _match(
-        self, image_id: Any, truth: np.ndarray, ids: np.ndarray, segments: List[Dict]
+        self,
+        truth: np.ndarray,
+        true_segments: List[Dict],
+        ids: np.ndarray,
+        segments: List[Dict],
     ) -> Matches:
         """Compare an image's prediction (H, W), with category ids of the json, with its truth."""
         panoptic_json = self._metadata.panoptic_json
@@ -238,7 +250,6 @@ class PanopticEvaluator(COCOPanopticEvaluator):
                 f"the data set in DATASETS.TEST has a class of the id {min(unknown)}, which "
                 f"{panoptic_json} does not list: both must have the same classes"
             )
-        true_segments = with_areas(self._truth[image_id]["segments_info"], truth)
         return match_segments(truth, true_segments, ids, segments)
 
     def _annotations(self, predicted: Collection[Any]) -> List[Dict]:
@@ -260,8 +271,6 @@ class PanopticEvaluator(COCOPanopticEvaluator):
     def _statistics(self, matches: Dict[Any, Matches]):
         """panopticapi's ``PQStat`` of what each image's comparison gave."""
         annotations = self._annotations(matches)
-        misstated = {i: matches[i].misstated for i in (a["image_id"] for a in annotations)}
-        warn_of_areas(misstated, self._metadata.panoptic_json)
         return add_up([matches[a["image_id"]] for a in annotations])
 
     def _official_statistics(self, predictions: List[Dict], folder: str):

@@ -6,13 +6,13 @@ predicted with more than half of its area on void or on crowd of its class is no
 """
 
 import multiprocessing
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from ..data.id_map import is_area_of, runs
 
-__all__ = ["Matches", "add_up", "match_segments"]
+__all__ = ["Matches", "add_up", "match_segments", "misstated"]
 
 VOID = 0  # id of pixels without segment
 _ID_BITS = 24  # of an id in a PNG
@@ -28,7 +28,7 @@ class Matches(NamedTuple):
         found: category and IoU of each match, in the order in which they are added up.
         missed: the category of each true segment without a match.
         wrong: that of each predicted one.
-        misstated: the id of each true segment, but crowd, whose ``area`` is not that of its pixels.
+        misstated: see :func:`misstated`.
     """
 
     found: List[Tuple[int, float]]
@@ -81,12 +81,21 @@ def match_segments(
         if predicted_id not in predicted_found and ignored / areas[predicted_id] <= 0.5:
             wrong.append(category)
     missed = [s["category_id"] for s in left if s["iscrowd"] != 1]
-    misstated = [
-        i
-        for i, s in true.items()
-        if s["iscrowd"] != 1 and not is_area_of(s["area"], true_areas.get(i, 0))
+    return Matches(found, missed, wrong, misstated(true_segments, true_areas))
+
+
+def misstated(true_segments: Sequence[Dict], areas: Mapping[int, int]) -> List[int]:
+    """The id of each true segment, but crowd, whose ``area`` is not that of its pixels.
+
+    Args:
+        true_segments: see :func:`match_segments`.
+        areas: {id: pixels} of the truth.
+    """
+    return [
+        s["id"]
+        for s in true_segments
+        if s["iscrowd"] != 1 and not is_area_of(s["area"], areas.get(s["id"], 0))
     ]
-    return Matches(found, missed, wrong, misstated)
 
 
 def _overlaps(truth: np.ndarray, prediction: np.ndarray) -> Overlaps:

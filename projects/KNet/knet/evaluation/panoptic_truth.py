@@ -17,6 +17,7 @@ from ..errors import DatasetError
 __all__ = [
     "PanopticFiles",
     "annotations_of_dataset",
+    "areas_of",
     "check_panoptic_truth",
     "fit_for_tool",
     "warn_of_areas",
@@ -121,9 +122,14 @@ def with_areas(segments: List[Dict], ids: np.ndarray) -> List[Dict]:
     """Segments whose areas, where one of them is none, are those of their id map (H, W)."""
     if all(_is_area(segment["area"]) for segment in segments):
         return segments
-    values, counts = np.unique(ids, return_counts=True)
-    areas = dict(zip(values.tolist(), counts.tolist()))
+    areas = areas_of(ids)
     return [{**s, "area": areas.get(s["id"], 0)} for s in segments]
+
+
+def areas_of(ids: np.ndarray) -> Dict[int, int]:
+    """{id: pixels} of an id map."""
+    values, counts = np.unique(ids, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist()))
 
 
 def warn_of_areas(misstated: Mapping[Any, Sequence[int]], panoptic_json: str) -> None:

@@ -96,7 +96,8 @@ class _SoftmaxSums(torch.autograd.Function):
         squares = torch.bmm(maps[:, None], maps[:, :, None]).view(p.shape[:2]).sum(0)
         ctx.mark_non_differentiable(wanted)
         ctx.save_for_backward(p, own, index, valid)
-        return -log_own.sum(), overlap, squares, wanted
+        # from 0: a negated sum of zeros, as of one class or of no label, would be -0
+        return 0 - log_own.sum(), overlap, squares, wanted
 
     @staticmethod
     @once_differentiable

@@ -6,7 +6,7 @@ from .coco_instances import register_coco_instances
 from .coco_panoptic import load_coco_panoptic_json, panoptic_metadata, register_coco_panoptic
 from .custom import register_custom_datasets
 from .semantic_folders import register_semantic_folders
-from .shapes import register_all_shapes
+from .shapes import register_all_shapes, shapes_root
 
 __all__ = [
     "adapt_ade20k",
@@ -18,4 +18,5 @@ __all__ = [
     "register_coco_panoptic",
     "register_custom_datasets",
     "register_semantic_folders",
+    "shapes_root",
 ]

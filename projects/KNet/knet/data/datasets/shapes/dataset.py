@@ -70,6 +70,17 @@ class _Paths(NamedTuple):
 # --------------------------------------------------------------------------------- registration
 
 
+def shapes_root() -> str:
+    """Where the scenes of the built-in data sets are, or will lie.
+
+    Below DETECTRON2_DATASETS if they are there already: it may be others' too, or read-only, and
+    nothing is drawn into it. Else below ``datasets`` in the working folder.
+    """
+    given = os.getenv("DETECTRON2_DATASETS", "")
+    there = given and _is_current(os.path.join(os.path.expanduser(given), "shapes"), SCENES)
+    return given if there else "datasets"
+
+
 def register_all_shapes(
     root: str, prefix: str = "shapes", scenes: Mapping[str, int] | None = None
 ) -> None:
@@ -165,10 +176,10 @@ def ensure_written(folder: str, scenes: Mapping[str, int]) -> None:
     work = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.tmp")
     try:
         _write(folder, work, scenes)
-    except PermissionError as error:
+    except OSError as error:
         raise DatasetError(
-            f"the built-in shapes data set cannot be drawn into {folder}: {error.strerror}; set "
-            "DETECTRON2_DATASETS to a folder that can be written"
+            f"the built-in shapes data set cannot be drawn into {folder}: "
+            f"{error.strerror or error}; start the program in a folder that can be written"
         ) from error
 
 
@@ -180,7 +191,7 @@ def _write(folder: str, work: str, scenes: Mapping[str, int]) -> None:
         if os.path.isdir(folder) and os.listdir(folder) and _read_version(folder) is None:
             raise DatasetError(
                 f"{folder} holds something other than the built-in shapes data set, which goes "
-                "there: move it away, or set DETECTRON2_DATASETS to another folder"
+                "there: move it away, or start the program in another folder"
             )
         logger.info("Drawing %d scenes into %s (once) ...", sum(scenes.values()), folder)
         shutil.rmtree(work, ignore_errors=True)  # what a killed process left behind
@@ -203,7 +214,7 @@ def _read_version(folder: str) -> dict | None:
     try:
         with open(os.path.join(folder, "version.json"), encoding="utf-8") as file:
             return json.load(file)
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
 
 
