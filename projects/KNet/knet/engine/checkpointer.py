@@ -3,7 +3,7 @@
 import logging
 import os
 import pickle
-from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -269,11 +269,14 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
     def _require_task(self, content, model) -> None:
         """
         Args:
-            content: of the file, under the names that it has there.
+            content: of the file, under the names that it has there; nothing is known of what lies
+                deeper in it.
 
         Raises:
             UsageError: a K-Net's file, and of another task than the model.
         """
+        if not isinstance(content, Mapping):
+            return
         in_file = {name: each for name, each in content.items() if hasattr(each, "shape")}
         theirs, ours = describe(in_file), describe(model)
         if theirs is not None and ours is not None and theirs.task != ours.task:
