@@ -25,6 +25,7 @@ from .masks import resize
 from .matcher import Matcher
 from .normalizers import Normalizer
 from .points import point_target, reachable
+from .sampled_cells import choose_cells
 from .semantic_losses import SEMANTIC_LOSSES, cross_entropy_and_dice, cross_entropy_of_cells
 from .structures import Pairs, Points, StagePrediction, Targets
 
@@ -50,6 +51,7 @@ class Criterion(nn.Module):
         semantic_loss: str = "focal",
         semantic_dice_weight: float = 0.0,
         normalizer: str = "process",
+        sampled_cells: int = 0,
     ):
         """
         Args:
@@ -62,6 +64,7 @@ class Criterion(nn.Module):
             semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
             semantic_dice_weight: of a dice loss beside it; 0 leaves it out.
             normalizer: what several processes divide by, one of :data:`.normalizers.SHARES`.
+            sampled_cells: of an image, and of each mask, that losses look at; 0: all.
         """
         super().__init__()
         self.matcher = matcher
@@ -75,6 +78,7 @@ class Criterion(nn.Module):
         self.point_weight = point_weight
         self.semantic_dice_weight = semantic_dice_weight
         self.normalizer = Normalizer(normalizer)
+        self.sampled_cells = sampled_cells
         self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
         # of the parts of a batch, on the average, where one is a part
         self.counts_of_parts: Optional[Counts] = None
@@ -97,6 +101,7 @@ class Criterion(nn.Module):
             "semantic_loss": loss.SEMANTIC if layout.num_stuff else "focal",
             "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT if layout.num_stuff else 0.0,
             "normalizer": loss.NORMALIZER,
+            "sampled_cells": loss.SAMPLED_CELLS,
         }
 
     def forward(
@@ -122,12 +127,12 @@ class Criterion(nn.Module):
     def _losses(
         self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
     ) -> Dict[str, torch.Tensor]:
-        size = targets.thing_masks.shape[-2:]
-        semantic_logits = resize(semantic_logits, size)
-        enlarged = stages
+        cells = choose_cells(targets, self.sampled_cells)
+        semantic_logits = cells.of_images(semantic_logits)
+        seen = stages
         if self.rank_weight > 0:  # else those of the matched kernels are enough
-            enlarged = [replace(s, mask_logits=resize(s.mask_logits, size)) for s in stages]
-        matched, stuff = self.match(enlarged, targets)
+            seen = [replace(s, mask_logits=cells.of_images(s.mask_logits)) for s in stages]
+        matched, stuff = self.match(*cells.to_match(stages, seen))
         points = stages[0].points
         # an object that no point is on is an object all the same
         num_things = len(matched[0].image) if points is None else sum(targets.num_things)
@@ -135,27 +140,27 @@ class Criterion(nn.Module):
         if parts is not None:
             num_positive = parts.matched if points is None else parts.present
         num_positive = self.normalizer.averaged(num_positive, semantic_logits.device)
-        top_stuff = top_stuff_class(targets)
+        top_stuff = top_stuff_class(cells.targets)
         losses = {}
         if points is not None:
             losses["loss_point"] = self.point_loss(points, targets)
         for index, stage in enumerate(stages):
             things = matched[self.matched_on(index)]
-            top_kernel = top_matched_kernel(things, targets)
+            top_kernel = top_matched_kernel(things, cells.targets)
             if index == 0:
                 if points is None:
                     label = self.matched_label(things, top_kernel, top_stuff, targets)
                 else:
-                    label = largest_share(targets, self.num_thing_classes)
+                    label = largest_share(cells.targets, self.num_thing_classes)
                 losses.update(self.semantic_losses(semantic_logits, label))
-                stage_losses = self.mask_losses(stage.mask_logits, things, None, targets)
             else:
                 losses[f"loss_class_{index}"] = self.class_loss(
                     stage.class_logits, things, stuff, targets, num_positive
                 )
-                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, targets)
+            of_masks = cells.of_masks(stage.mask_logits, things, stuff if index else None)
+            stage_losses = self.mask_losses(*of_masks)
             if self.rank_weight > 0:
-                logits, winner = enlarged[index].mask_logits, top_kernel
+                logits, winner = seen[index].mask_logits, top_kernel
                 if index == 0:  # a slice, [:, :n], would copy the gradient once a dimension
                     logits = logits.narrow(1, 0, self.num_kernels)
                 else:
@@ -238,27 +243,13 @@ class Criterion(nn.Module):
         total = total + focal_loss_sum(stuff_logits, stuff_target)
         return self.class_weight * total / num_positive
 
-    def mask_losses(
-        self,
-        mask_logits: torch.Tensor,
-        things: Pairs,
-        stuff: Optional[Pairs],
-        targets: Targets,
-    ) -> Dict[str, torch.Tensor]:
-        """Mask and dice loss of one stage, of masks resized to the targets' size.
+    def mask_losses(self, predicted: torch.Tensor, wanted: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Mask and dice loss of one stage.
 
         Args:
-            mask_logits: (B, N, H, W).
-            stuff: positive stuff kernels, None for none.
+            predicted: (P, ...) logits.
+            wanted: of the same shape.
         """
-        predicted = mask_logits[things.image, things.kernel]
-        wanted = targets.thing_masks[things.image, things.target]
-        if stuff is not None:
-            predicted = torch.cat((predicted, mask_logits[stuff.image, stuff.kernel]))
-            wanted = torch.cat((wanted, targets.stuff_masks[stuff.image, stuff.target]))
-        # no rows cannot be interpolated; reshaped they keep their path for the gradient
-        size = wanted.shape[-2:]
-        predicted = resize(predicted[None], size)[0] if len(wanted) else predicted.reshape(0, *size)
         num_cells, num_masks = (
             self.normalizer.own(count, predicted.device) for count in (wanted.numel(), len(wanted))
         )
