@@ -62,6 +62,8 @@ def test_all_cells(count):
     targets = random_targets(np.random.default_rng(0), 1, (5, 4), 2, 1, 3)
     assert type(choose_cells(targets, count)) is AllCells
     assert type(choose_cells(targets, 19)) is SomeCells
+    with torch.no_grad():  # of validation images
+        assert type(choose_cells(targets, 19)) is AllCells
 
 
 STUFF = 10000

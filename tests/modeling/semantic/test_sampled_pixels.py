@@ -30,9 +30,12 @@ def model_and_losses(count, dice_weight=0.0):
 
 
 @pytest.mark.parametrize("dice_weight", [0.0, 1.0])
-def test_all_pixels(dice_weight):
-    expected = model_and_losses(0, dice_weight)()
-    found = model_and_losses(PIXELS, dice_weight)()
+@pytest.mark.parametrize("count, learns", [(PIXELS, True), (PIXELS // 10, False)])
+def test_all_pixels(count, learns, dice_weight):
+    """Where there are no more, and of validation images."""
+    with torch.set_grad_enabled(learns):
+        expected = model_and_losses(0, dice_weight)()
+        found = model_and_losses(count, dice_weight)()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], loss) for name, loss in expected.items())
 
@@ -40,11 +43,10 @@ def test_all_pixels(dice_weight):
 def test_right_on_the_average():
     expected, losses = model_and_losses(0)(), model_and_losses(PIXELS // 10)
     torch.manual_seed(1)
-    with torch.no_grad():
-        draws = [losses() for _ in range(100)]
+    draws = [losses() for _ in range(100)]
     assert draws[0].keys() == expected.keys() and "loss_auxiliary" in expected
     for name, loss in expected.items():
-        found = torch.stack([of_draw[name] for of_draw in draws])
+        found = torch.stack([of_draw[name].detach() for of_draw in draws])
         error = float(found.std()) / len(draws) ** 0.5
         assert error > 0
         assert abs(float(found.mean() - loss.detach())) < 4 * error

@@ -9,7 +9,7 @@ neck's map, h x w the mask stride's, M cells.
 """
 
 from dataclasses import replace
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import torch
 from torch.nn import functional as F
@@ -18,7 +18,7 @@ from .masks import resize
 from .points import at_point_stride
 from .structures import Pairs, StagePrediction, Targets
 
-__all__ = ["AllCells", "SomeCells", "choose_cells", "random_cells", "values_at"]
+__all__ = ["AllCells", "SomeCells", "are_sampled", "choose_cells", "random_cells", "values_at"]
 
 # Of the cells of a mask: the share that is chosen by the mask, among so many times M random ones
 UNSURE_SHARE = 0.75
@@ -27,10 +27,19 @@ OVERSAMPLING = 3
 OWN_CELLS = 64
 
 
-def choose_cells(targets: Targets, count: int):
-    """``count`` random cells of each image; all cells for 0, or where there are no more."""
-    height, width = targets.thing_masks.shape[-2:]
-    return SomeCells(targets, count) if 0 < count < height * width else AllCells(targets)
+def are_sampled(maps: torch.Tensor, count: int) -> bool:
+    """Do losses look at ``count`` cells of maps (..., h, w), instead of all?
+
+    Not where nothing is learned: a validation loss keeps nothing, and is to be compared.
+    """
+    return torch.is_grad_enabled() and 0 < count < maps.shape[-2] * maps.shape[-1]
+
+
+def choose_cells(targets: Targets, count: int) -> Union["AllCells", "SomeCells"]:
+    """``count`` random cells of each image, see :func:`are_sampled`; else all."""
+    if are_sampled(targets.thing_masks, count):
+        return SomeCells(targets, count)
+    return AllCells(targets)
 
 
 class AllCells:

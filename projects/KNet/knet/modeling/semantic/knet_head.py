@@ -15,7 +15,7 @@ from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..masks import enlarge
 from ..normalizers import Normalizer
-from ..sampled_cells import random_cells, values_at
+from ..sampled_cells import are_sampled, random_cells, values_at
 from ..structures import StagePrediction
 from .base import ClassifierHead, segmentation_and_dice_loss, segmentation_loss
 from .fcn_head import SemSegFCNHead
@@ -315,7 +315,7 @@ class KNetSemSegHead(nn.Module):
         logits = [stage.mask_logits for stage in stages]
         if self.auxiliary_head is not None:
             logits.append(self.auxiliary_head.layers(features))
-        if 0 < self.sampled_cells < targets[0].numel():
+        if are_sampled(targets, self.sampled_cells):
             logits, targets = _at_random_cells(logits, targets, self.sampled_cells)
         losses = {}
         for s in range(len(stages)):
