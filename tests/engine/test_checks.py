@@ -151,6 +151,7 @@ def test_the_tiny_config_passes(tiny_config):
         ("MASK_STRIDE", 3),
         ("MASK_STRIDE", 16),
         ("MASK_STRIDE", 0),
+        ("LOSS.SAMPLED_CELLS", -1),
         ("NECK.STRIDE", 6),
         ("NECK.STRIDE", 12),
         ("NECK.IN_FEATURES", ["p2", "p9"]),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from knet.modeling import criterion as criterion_module
-from knet.modeling.criterion import Criterion, semantic_target, top_matched_kernel, top_stuff_class
+from knet.modeling.cell_labels import semantic_target, top_matched_kernel, top_stuff_class
+from knet.modeling.criterion import Criterion
 from knet.modeling.matcher import Matcher
 from knet.modeling.structures import StagePrediction, Targets
 

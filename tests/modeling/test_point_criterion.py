@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from knet.modeling.criterion import Criterion, largest_share
+from knet.modeling.cell_labels import largest_share
+from knet.modeling.criterion import Criterion
 from knet.modeling.matcher import Matcher
 from knet.modeling.structures import Points, Targets
 

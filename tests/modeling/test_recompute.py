@@ -66,8 +66,9 @@ def assert_same(plain, saving):
 
 @BF16
 def test_panoptic(tiny_config, half):
-    """With a BatchNorm that learns its statistics, and dropout."""
+    """With a BatchNorm that learns its statistics, dropout, and losses on random cells."""
     tiny_config.MODEL.RESNETS.NORM = "BN"
+    tiny_config.MODEL.KNET.LOSS.SAMPLED_CELLS = 100
     tiny_config.MODEL.KNET.KERNEL_UPDATE.DROPOUT = 0.2
     plain = KNetTrainer.build_model(tiny_config)
     tiny_config.MODEL.BACKBONE.CHECKPOINT = tiny_config.MODEL.KNET.CHECKPOINT_STAGES = True

@@ -161,6 +161,11 @@ def _add_training_and_test(cfg: CN) -> None:
     # images (process, as published), or by those of the whole batch (batch: the losses and
     # gradients of one process with all images)
     knet.LOSS.NORMALIZER = "process"
+    # Losses look at so many cells of the mask stride's map, which takes less memory: rank and
+    # semantic loss at random ones of each image, mask and dice loss at most where a mask is unsure;
+    # matching is done at the neck's stride. Of a semantic model: random pixels of each image.
+    # 0: all (as published)
+    knet.LOSS.SAMPLED_CELLS = 0
     # Of the point map of PointKernelHead
     knet.LOSS.POINT_WEIGHT = 1.0
 

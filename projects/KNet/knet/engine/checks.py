@@ -65,6 +65,10 @@ def check_config(cfg, num_workers: int = 1) -> None:
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         _check_semantic(cfg, num_workers)
     _check_shared_batch(cfg, num_workers)
+    if cfg.MODEL.KNET.LOSS.SAMPLED_CELLS < 0:
+        raise UsageError(
+            f"MODEL.KNET.LOSS.SAMPLED_CELLS is {cfg.MODEL.KNET.LOSS.SAMPLED_CELLS}: 0 (all) or more"
+        )
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
     check_image_keys(cfg)

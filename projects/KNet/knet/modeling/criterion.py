@@ -3,7 +3,7 @@
 Shape shorthand: B images, N kernels (instance, then stuff), T things, h x w the mask stride's map.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Dict, List, Optional, Tuple
 
 import numpy as np
@@ -12,107 +12,24 @@ from detectron2.config import configurable
 from torch import nn
 
 from ..data.class_layout import ClassLayout
+from .cell_labels import (
+    largest_share,
+    rank_target,
+    semantic_target,
+    top_matched_kernel,
+    top_stuff_class,
+)
 from .counts import Counts
 from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
 from .masks import resize
 from .matcher import Matcher
 from .normalizers import Normalizer
 from .points import point_target, reachable
+from .sampled_cells import choose_cells
 from .semantic_losses import SEMANTIC_LOSSES, cross_entropy_and_dice, cross_entropy_of_cells
-from .structures import Points, StagePrediction, Targets
+from .structures import Pairs, Points, StagePrediction, Targets
 
-__all__ = [
-    "Criterion",
-    "Pairs",
-    "largest_share",
-    "rank_target",
-    "semantic_target",
-    "top_matched_kernel",
-    "top_stuff_class",
-]
-
-
-@dataclass
-class Pairs:
-    """P pairs of a kernel and the target it learns from, as (P,) index tensors."""
-
-    image: torch.Tensor
-    kernel: torch.Tensor
-    target: torch.Tensor  # of a thing kernel a row of thing_masks, of a stuff kernel its class
-
-
-def top_matched_kernel(matched: Pairs, targets: Targets) -> torch.Tensor:
-    """The highest-index matched instance kernel whose object has a share in the cell.
-
-    Returns:
-        (B, h, w) kernel index, -1 where no matched object is.
-    """
-    # 16 bits: this (B, T, h, w) temporary is the criterion's largest
-    rank = torch.zeros_like(targets.thing_classes, dtype=torch.int16)
-    rank[matched.image, matched.target] = (matched.kernel + 1).to(torch.int16)
-    covered = (targets.thing_masks > 0) * rank[:, :, None, None]
-    return covered.amax(1).long() - 1
-
-
-def top_stuff_class(targets: Targets) -> torch.Tensor:
-    """The highest stuff class with a share in the cell: (B, h, w), -1 for none."""
-    masks = targets.stuff_masks
-    if masks.shape[1] == 0:  # a maximum over no classes is undefined
-        return masks.new_full((len(masks), *masks.shape[2:]), -1, dtype=torch.long)
-    rank = torch.arange(1, masks.shape[1] + 1, device=masks.device, dtype=torch.int16)
-    return ((masks > 0) * rank[:, None, None]).amax(1).long() - 1
-
-
-def rank_target(
-    top_kernel: torch.Tensor, top_stuff: torch.Tensor, num_kernels: int
-) -> torch.Tensor:
-    """The kernel that should win each cell: stuff kernels stand behind the instance kernels.
-
-    Args:
-        top_kernel, top_stuff: (B, h, w) of the two functions above.
-        num_kernels: instance kernels.
-
-    Returns:
-        (B, h, w) kernel index, -1 for none.
-    """
-    return torch.where(top_stuff >= 0, top_stuff + num_kernels, top_kernel)
-
-
-def semantic_target(
-    top_kernel: torch.Tensor,
-    top_stuff: torch.Tensor,
-    thing_class_of_kernel: torch.Tensor,
-    num_thing_classes: int,
-) -> torch.Tensor:
-    """Class of each cell: stuff first, matched things over it by rising kernel index.
-
-    Args:
-        top_kernel, top_stuff: (B, h, w) of the functions above.
-        thing_class_of_kernel: (B, N) class of the object that each kernel is matched with.
-        num_thing_classes: stuff classes stand behind them.
-
-    Returns:
-        (B, h, w) model class, -1 for a cell without label.
-    """
-    index = top_kernel.clamp(min=0).flatten(1)
-    thing = thing_class_of_kernel.gather(1, index).view_as(top_kernel)
-    stuff = torch.where(top_stuff >= 0, top_stuff + num_thing_classes, -1)
-    return torch.where(top_kernel >= 0, thing, stuff)
-
-
-def largest_share(targets: Targets, num_thing_classes: int) -> torch.Tensor:
-    """Class of each cell: that of the object or stuff with the largest share, matched or not.
-
-    Returns:
-        (B, h, w) model class, -1 for a cell without label; things win a draw.
-    """
-    share, thing = targets.thing_masks.max(1)
-    label = targets.thing_classes.gather(1, thing.flatten(1)).view_as(thing)
-    label = torch.where(share > 0, label, -1)
-    if targets.stuff_masks.shape[1] == 0:
-        return label
-    stuff_share, stuff = targets.stuff_masks.max(1)
-    return torch.where(stuff_share > share, stuff + num_thing_classes, label)
+__all__ = ["Criterion"]
 
 
 class Criterion(nn.Module):
@@ -134,6 +51,7 @@ class Criterion(nn.Module):
         semantic_loss: str = "focal",
         semantic_dice_weight: float = 0.0,
         normalizer: str = "process",
+        sampled_cells: int = 0,
     ):
         """
         Args:
@@ -146,6 +64,7 @@ class Criterion(nn.Module):
             semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
             semantic_dice_weight: of a dice loss beside it; 0 leaves it out.
             normalizer: what several processes divide by, one of :data:`.normalizers.SHARES`.
+            sampled_cells: of an image, and of each mask, that losses look at; 0: all.
         """
         super().__init__()
         self.matcher = matcher
@@ -159,6 +78,7 @@ class Criterion(nn.Module):
         self.point_weight = point_weight
         self.semantic_dice_weight = semantic_dice_weight
         self.normalizer = Normalizer(normalizer)
+        self.sampled_cells = sampled_cells
         self.semantic_loss_of_cells = SEMANTIC_LOSSES[semantic_loss]
         # of the parts of a batch, on the average, where one is a part
         self.counts_of_parts: Optional[Counts] = None
@@ -181,6 +101,7 @@ class Criterion(nn.Module):
             "semantic_loss": loss.SEMANTIC if layout.num_stuff else "focal",
             "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT if layout.num_stuff else 0.0,
             "normalizer": loss.NORMALIZER,
+            "sampled_cells": loss.SAMPLED_CELLS,
         }
 
     def forward(
@@ -206,12 +127,12 @@ class Criterion(nn.Module):
     def _losses(
         self, stages: List[StagePrediction], semantic_logits: torch.Tensor, targets: Targets
     ) -> Dict[str, torch.Tensor]:
-        size = targets.thing_masks.shape[-2:]
-        semantic_logits = resize(semantic_logits, size)
-        enlarged = stages
+        cells = choose_cells(targets, self.sampled_cells)
+        semantic_logits = cells.of_images(semantic_logits)
+        seen = stages
         if self.rank_weight > 0:  # else those of the matched kernels are enough
-            enlarged = [replace(s, mask_logits=resize(s.mask_logits, size)) for s in stages]
-        matched, stuff = self.match(enlarged, targets)
+            seen = [replace(s, mask_logits=cells.of_images(s.mask_logits)) for s in stages]
+        matched, stuff = self.match(*cells.to_match(stages, seen))
         points = stages[0].points
         # an object that no point is on is an object all the same
         num_things = len(matched[0].image) if points is None else sum(targets.num_things)
@@ -219,27 +140,27 @@ class Criterion(nn.Module):
         if parts is not None:
             num_positive = parts.matched if points is None else parts.present
         num_positive = self.normalizer.averaged(num_positive, semantic_logits.device)
-        top_stuff = top_stuff_class(targets)
+        top_stuff = top_stuff_class(cells.targets)
         losses = {}
         if points is not None:
             losses["loss_point"] = self.point_loss(points, targets)
         for index, stage in enumerate(stages):
             things = matched[self.matched_on(index)]
-            top_kernel = top_matched_kernel(things, targets)
+            top_kernel = top_matched_kernel(things, cells.targets)
             if index == 0:
                 if points is None:
                     label = self.matched_label(things, top_kernel, top_stuff, targets)
                 else:
-                    label = largest_share(targets, self.num_thing_classes)
+                    label = largest_share(cells.targets, self.num_thing_classes)
                 losses.update(self.semantic_losses(semantic_logits, label))
-                stage_losses = self.mask_losses(stage.mask_logits, things, None, targets)
             else:
                 losses[f"loss_class_{index}"] = self.class_loss(
                     stage.class_logits, things, stuff, targets, num_positive
                 )
-                stage_losses = self.mask_losses(stage.mask_logits, things, stuff, targets)
+            of_masks = cells.of_masks(stage.mask_logits, things, stuff if index else None)
+            stage_losses = self.mask_losses(*of_masks)
             if self.rank_weight > 0:
-                logits, winner = enlarged[index].mask_logits, top_kernel
+                logits, winner = seen[index].mask_logits, top_kernel
                 if index == 0:  # a slice, [:, :n], would copy the gradient once a dimension
                     logits = logits.narrow(1, 0, self.num_kernels)
                 else:
@@ -322,27 +243,13 @@ class Criterion(nn.Module):
         total = total + focal_loss_sum(stuff_logits, stuff_target)
         return self.class_weight * total / num_positive
 
-    def mask_losses(
-        self,
-        mask_logits: torch.Tensor,
-        things: Pairs,
-        stuff: Optional[Pairs],
-        targets: Targets,
-    ) -> Dict[str, torch.Tensor]:
-        """Mask and dice loss of one stage, of masks resized to the targets' size.
+    def mask_losses(self, predicted: torch.Tensor, wanted: torch.Tensor) -> Dict[str, torch.Tensor]:
+        """Mask and dice loss of one stage.
 
         Args:
-            mask_logits: (B, N, H, W).
-            stuff: positive stuff kernels, None for none.
+            predicted: (P, ...) logits.
+            wanted: of the same shape.
         """
-        predicted = mask_logits[things.image, things.kernel]
-        wanted = targets.thing_masks[things.image, things.target]
-        if stuff is not None:
-            predicted = torch.cat((predicted, mask_logits[stuff.image, stuff.kernel]))
-            wanted = torch.cat((wanted, targets.stuff_masks[stuff.image, stuff.target]))
-        # no rows cannot be interpolated; reshaped they keep their path for the gradient
-        size = wanted.shape[-2:]
-        predicted = resize(predicted[None], size)[0] if len(wanted) else predicted.reshape(0, *size)
         num_cells, num_masks = (
             self.normalizer.own(count, predicted.device) for count in (wanted.numel(), len(wanted))
         )

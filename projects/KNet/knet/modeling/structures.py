@@ -9,7 +9,7 @@ from typing import List, Optional
 
 import torch
 
-__all__ = ["Points", "StagePrediction", "Targets"]
+__all__ = ["Pairs", "Points", "StagePrediction", "Targets"]
 
 
 @dataclass
@@ -43,3 +43,12 @@ class Targets:
     num_things: List[int]  # B, how many of the T are real
     stuff_masks: torch.Tensor  # (B, S, h, w) soft mask of each stuff class
     stuff_present: torch.Tensor  # (B, S) bool, has the class a pixel at full resolution
+
+
+@dataclass
+class Pairs:
+    """P pairs of a kernel and the target it learns from, as (P,) index tensors."""
+
+    image: torch.Tensor
+    kernel: torch.Tensor
+    target: torch.Tensor  # of a thing kernel a row of thing_masks, of a stuff kernel its class

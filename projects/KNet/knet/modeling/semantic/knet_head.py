@@ -15,6 +15,7 @@ from ...errors import UsageError
 from ..kernel_update import build_kernel_update_head
 from ..masks import enlarge
 from ..normalizers import Normalizer
+from ..sampled_cells import are_sampled, random_cells, values_at
 from ..structures import StagePrediction
 from .base import ClassifierHead, segmentation_and_dice_loss, segmentation_loss
 from .fcn_head import SemSegFCNHead
@@ -112,6 +113,7 @@ class KNetSemSegHead(nn.Module):
         dice_weight: float = 0.0,
         ignore_value: int = 255,
         normalizer: str = "process",
+        sampled_cells: int = 0,
     ):
         """
         Args:
@@ -125,9 +127,11 @@ class KNetSemSegHead(nn.Module):
             dice_weight: of each stage's dice loss, beside the cross entropy; 0 leaves it out.
             ignore_value: label of pixels without class.
             normalizer: what several processes divide by, one of :data:`..normalizers.SHARES`.
+            sampled_cells: pixels of an image that losses look at, drawn at random; 0: all.
         """
         super().__init__()
         self.normalizer = Normalizer(normalizer)
+        self.sampled_cells = sampled_cells
         self.base_head = base_head
         self.kernel_update_heads = nn.ModuleList(kernel_update_heads)
         self.num_classes = num_classes
@@ -166,6 +170,7 @@ class KNetSemSegHead(nn.Module):
             "dice_weight": semantic.DICE_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
             "normalizer": cfg.MODEL.KNET.LOSS.NORMALIZER,
+            "sampled_cells": cfg.MODEL.KNET.LOSS.SAMPLED_CELLS,
         }
 
     @staticmethod
@@ -307,9 +312,14 @@ class KNetSemSegHead(nn.Module):
             ``loss_semantic_s`` of stages 0..; with a dice weight ``loss_dice_s``, with an auxiliary
             head ``loss_auxiliary``.
         """
+        logits = [stage.mask_logits for stage in stages]
+        if self.auxiliary_head is not None:
+            logits.append(self.auxiliary_head.layers(features))
+        if are_sampled(targets, self.sampled_cells):
+            logits, targets = _at_random_cells(logits, targets, self.sampled_cells)
         losses = {}
-        for s, stage in enumerate(stages):
-            of_stage = stage.mask_logits, targets, self.ignore_value, self.normalizer
+        for s in range(len(stages)):
+            of_stage = logits[s], targets, self.ignore_value, self.normalizer
             if self.dice_weight > 0:
                 loss, dice = segmentation_and_dice_loss(*of_stage)
             else:
@@ -318,8 +328,16 @@ class KNetSemSegHead(nn.Module):
             if dice is not None:
                 losses[f"loss_dice_{s}"] = self.dice_weight * dice
         if self.auxiliary_head is not None:
-            logits = self.auxiliary_head.layers(features)
             losses["loss_auxiliary"] = self.auxiliary_weight * segmentation_loss(
-                logits, targets, self.ignore_value, self.normalizer
+                logits[-1], targets, self.ignore_value, self.normalizer
             )
         return losses
+
+
+def _at_random_cells(
+    logits: Sequence[torch.Tensor], labels: torch.Tensor, count: int
+) -> Tuple[List[torch.Tensor], torch.Tensor]:
+    """Logits (B, K, any height, any width) and labels (B, h, w) -> (B, K, 1, M) and (B, 1, M)."""
+    size, cells = tuple(labels.shape[-2:]), random_cells(labels, count)
+    found = [values_at(maps.float(), cells, size)[:, :, None] for maps in logits]
+    return found, values_at(labels[:, None], cells, size)
