@@ -27,6 +27,7 @@ ALIKE = {
     "MODEL.KNET.SEMANTIC.DROPOUT": 0.0,
     "MODEL.KNET.KERNEL_UPDATE.DROPOUT": 0.0,
     "MODEL.KNET.LOSS.NORMALIZER": "batch",
+    "MODEL.KNET.LOSS.SAMPLED_CELLS": 0,
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
     # AdamW would make large steps of rounding errors: it divides by the size of the gradient
     "SOLVER.OPTIMIZER": "SGD",

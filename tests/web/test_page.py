@@ -236,6 +236,7 @@ def test_a_camera_takes_a_picture(visit):
     visit.context.grant_permissions(["camera"])
     visit.click("#picture button[aria-label='Capture from camera']")
     visit.locator("#picture").get_by_text("Access Webcam").click()
+    visit.wait_for_function("(document.querySelector('#picture video') || {}).videoWidth > 0")
     visit.locator("#picture button[aria-label='capture photo']").click()
     visit.wait_for_selector("#get-json")
     assert "100 x" in visit.inner_text("#summary")
