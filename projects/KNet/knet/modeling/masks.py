@@ -5,6 +5,8 @@ from typing import Sequence
 import torch
 from torch.nn import functional as F
 
+from .recorded import is_recorded
+
 __all__ = ["enlarge", "on_grid", "resize", "sample"]
 
 
@@ -26,6 +28,8 @@ def enlarge(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def _learns_on_cpu(x: torch.Tensor) -> bool:
+    if is_recorded():
+        return False
     is_fast = torch.backends.mkldnn.is_available() and x.dtype == torch.float32
     return is_fast and x.requires_grad and x.device.type == "cpu"
 
