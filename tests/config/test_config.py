@@ -154,6 +154,9 @@ def test_options_that_do_not_fit(options, mention):
     [
         ("MODEL.KNET.NUM_KERNELS", "many", "a whole number"),
         ("SOLVER.BASE_LR", "0,01", "a number"),
+        ("SOLVER.BASE_LR", "1", "a number with a point"),
+        ("MODEL.KNET", "3", "keys of its own"),
+        ("SOLVER.STEPS", "(3,", "a list, such as"),
         ("SOLVER.AMP.ENABLED", "sometimes", "True or False"),
         ("DATASETS.TRAIN", "my_train", "a list: \"('my_train',)\""),
         ("SOLVER.STEPS", "3", 'a list: "(3,)"'),
@@ -175,6 +178,14 @@ def test_what_a_key_takes_is_said_in_words(key, value, wanted, tmp_path):
     assert wanted in str(error.value) and "<class" not in str(error.value)
 
 
+@pytest.mark.parametrize("key, wanted", [("WEIGHTS", "a text"), ("PIXEL_MEAN", "a list, such as")])
+def test_a_section_where_a_value_is_wanted(key, wanted, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"MODEL:\n  {key}:\n    NAME: 1\n")
+    with pytest.raises(UsageError, match=f"MODEL.{key} is something else, but takes {wanted}"):
+        load_config(str(path))
+
+
 @pytest.mark.parametrize("content", [b"", b"- a\n- b\n", b"\xff\xd8\xff\xe0", b"text"], ids=str)
 def test_a_file_that_is_no_config(content, tmp_path):
     path = tmp_path / "mine.yaml"
@@ -189,6 +200,9 @@ def test_what_a_file_spells_wrong(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(f"_BASE_: {PANOPTIC}\nMODEL:\n  KNET:\n    NUM_KERNEL: 7\n")
     with pytest.raises(UsageError, match=r"did you mean MODEL\.KNET\.NUM_KERNELS\?"):
+        load_config(str(path))
+    path.write_text("_BASE_: mine.yaml")
+    with pytest.raises(UsageError, match="its _BASE_ leads back to it"):
         load_config(str(path))
     path.write_text("_BASE_: knet_panoptik_fast.yaml")
     with pytest.raises(UsageError, match=r"its _BASE_ .* did you mean knet_panoptic_fast or"):

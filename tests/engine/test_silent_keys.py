@@ -21,6 +21,7 @@ TIMM = {
     "MODEL__TIMM__NAME": "mobilenetv3_small_075",
     "MODEL__BACKBONE__FREEZE_AT": 0,
 }
+RESNET_18 = {"MODEL__RESNETS__DEPTH": 18, "MODEL__RESNETS__RES2_OUT_CHANNELS": 64}
 # the key, the file's value and the model's, the config, what else both have
 SILENT = [
     (STUFF_SCORES, True, False, PANOPTIC, POINTS),
@@ -106,10 +107,11 @@ def test_what_may_be_meant_is_warned_of(key, theirs, ours, written, tmp_path, wa
         (STUFF_SCORES, True, False, {}),  # its head knows no points
         (STUFF_SCORES, True, False, {**POINTS, "MODEL__KNET__NUM_STUFF_CLASSES": 0}),
         ("MODEL.KNET.KERNEL_UPDATE.NUM_HEADS", 4, 2, {"MODEL__KNET__NUM_STAGES": 0}),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", False, True, RESNET_18),
         ("MODEL.TIMM.NAME", "mobilenetv2_100", "resnet50", {}),
         ("MODEL.TIMM.NAME", "mobilenetv3_small_075", "mobilenetv3_small_075.lamb_in1k", TIMM),
     ],
-    ids=["no points", "no stuff", "no stages", "no timm", "tag of weights"],
+    ids=["no points", "no stuff", "no stages", "no bottlenecks", "no timm", "tag of weights"],
 )
 def test_what_has_no_effect_is_not_told(key, theirs, ours, both, tmp_path, warned):
     path = saved(tmp_path, build(key, theirs, **both))

@@ -46,11 +46,13 @@ def test_values_and_gradients(chunk, monkeypatch):
     torch.testing.assert_close(fall_off_logits(*tensors), gradients[0][0])
 
 
-def test_no_kernel():
-    masks, fall_off, points, votes = inputs(2, 0, (4, 5))
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta: as on a GPU
+def test_no_kernel(device):
+    masks, fall_off, points, votes = (x.to(device) for x in inputs(2, 0, (4, 5)))
     found = fall_off_logits(masks, fall_off, points, votes.requires_grad_())
     found.sum().backward()
-    assert found.shape == (2, 0, 4, 5) and not votes.grad.any()
+    assert found.shape == (2, 0, 4, 5) and votes.grad is not None
+    assert device == "meta" or not votes.grad.any()
 
 
 @pytest.mark.parametrize("learning", [False, True])
@@ -63,3 +65,19 @@ def test_distances_are_exact_on_a_large_map(learning):
     near = expected > -10
     assert near.sum() > 1000
     torch.testing.assert_close(found[near].double(), expected[near], rtol=0, atol=2e-5)
+
+
+def test_a_program_learns_the_same():
+    """Traced, of which PyTorch compares what learns with what does not, and compiled."""
+    masks, fall_off, points, votes = inputs(1, 3, (4, 5))
+    fall_off.requires_grad_()
+    expected = fall_off_logits(masks, fall_off, points, votes)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), fall_off)
+    for program in (
+        torch.jit.trace(fall_off_logits, (masks, fall_off, points, votes)),
+        torch.compile(fall_off_logits, backend="aot_eager", fullgraph=True),
+    ):
+        found = program(masks, fall_off, points, votes)
+        torch.testing.assert_close(found, expected)
+        (its_gradient,) = torch.autograd.grad(found.square().sum(), fall_off)
+        torch.testing.assert_close(its_gradient, gradient)

@@ -39,3 +39,12 @@ def test_twice_the_size_within_autocast_is_in_single_precision():
         y = enlarge(x, 2)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, F.interpolate(x, scale_factor=2, mode="bilinear"))
+
+
+def test_twice_the_size_in_a_program():
+    """One is the same program whether it learns or not: PyTorch compares them."""
+    x = torch.rand(1, 4, 6, 8, requires_grad=True)
+    traced = torch.jit.trace(lambda x: enlarge(x, 2), x)
+    torch.testing.assert_close(traced(x), enlarge(x, 2))
+    compiled = torch.compile(lambda x: resize(x, (12, 16)), backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), enlarge(x, 2))

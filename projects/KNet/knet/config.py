@@ -162,7 +162,7 @@ def _add_training_and_test(cfg: CN) -> None:
     # gradients of one process with all images)
     knet.LOSS.NORMALIZER = "process"
     # Losses look at so many cells of the mask stride's map, which takes less memory: rank and
-    # semantic loss at random ones of each image, mask and dice loss at most where a mask is unsure;
+    # semantic loss at random ones of each image, mask and dice loss mostly where a mask is unsure;
     # matching is done at the neck's stride. Of a semantic model: random pixels of each image.
     # 0: all (as published)
     knet.LOSS.SAMPLED_CELLS = 0

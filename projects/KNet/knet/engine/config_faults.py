@@ -14,17 +14,17 @@ from ..config_files import close_names
 __all__ = ["close_key", "dotted_keys", "plainly"]
 
 _MISMATCH = re.compile(
-    r"Type mismatch \(<class '(\w+)'> vs\. <class '\w+'>\) with values \(.* vs\. (.*)\) for config "
-    r"key: (\S+)",
+    r"Type mismatch \(<class '(?:\w+\.)*(\w+)'> vs\. <class '(?:\w+\.)*(\w+)'>\) with values "
+    r"\(.* vs\. (.*)\) for config key: (\S+)",
     re.DOTALL,
 )
 _UNKNOWN = re.compile(r"'?Non-existent config key: ([^\s']+)'?")
 _FORMS = {
     "bool": "True or False",
     "int": "a whole number",
-    "float": "a number",
+    "float": "a number with a point, such as 1.0",
     "str": "a text",
-    "dict": "keys of its own",
+    "CfgNode": "keys of its own",
 }
 # of what is no yaml of keys: a list, nothing, an image, a file of weights
 _NO_CONFIG = (AttributeError, TypeError, UnicodeDecodeError)
@@ -40,13 +40,17 @@ def plainly(error: Exception, cfg: CfgNode, of_key: bool = False) -> str:
     said = " ".join(str(error).split())
     mismatch, unknown = _MISMATCH.fullmatch(said), _UNKNOWN.fullmatch(said)
     if mismatch:
-        kind, value, key = mismatch.groups()
+        kind, its_kind, value, key = mismatch.groups()
+        if its_kind == "CfgNode":
+            value = ""
         takes = f"takes {_FORMS.get(kind) or _list_like(value)}"
         return f"it {takes}" if of_key else f"{key} is {_shown(value)}, but {takes}"
     if unknown:
         key = unknown.group(1)
         near = close_key(key, cfg)
         return f"{key} is no key of the config{f': did you mean {near}?' if near else ''}"
+    if isinstance(error, RecursionError):
+        return "its _BASE_ leads back to it"
     if isinstance(error, FileNotFoundError):
         near = close_names(os.path.basename(error.filename))
         hint = f": did you mean {' or '.join(near)}?" if near else ""
@@ -78,6 +82,6 @@ def _list_like(value: str) -> str:
     """How a single value is written where a list of them is wanted."""
     with suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
-    if not isinstance(value, (str, int, float)):
+    if not isinstance(value, (str, int, float)) or str(value)[:1] in ("", "(", "[", "{"):
         return 'a list, such as "(1, 2)"'
     return f'a list: "({value!r},)"'

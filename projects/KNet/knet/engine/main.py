@@ -79,7 +79,7 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
             # runs no code of the file's
             content = _Utf8Config.load_yaml_with_base(str(path), allow_unsafe=False)
             cfg.merge_from_other_cfg(CfgNode(content))
-        except (*_WRONG_CONFIG, AttributeError, OSError, YAMLError) as error:
+        except (*_WRONG_CONFIG, AttributeError, OSError, RecursionError, YAMLError) as error:
             raise UsageError(
                 f"--config-file {config_file} cannot be used: {plainly(error, cfg)}"
             ) from error

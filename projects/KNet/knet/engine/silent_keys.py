@@ -23,10 +23,11 @@ _STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the sta
 
 _BACKBONE = r"backbone\..+"
 _RESNET = r"backbone\.(bottom_up\.)?res\d\..+"
+_BOTTLENECK = r"backbone\.(bottom_up\.)?res\d\.\d+\.conv3\..+"
 _TIMM = r"backbone\.(bottom_up\.)?model\..+"
 # names of the tensors that mean something else where the key is another
 _PARTS: Dict[str, str] = {
-    "MODEL.RESNETS.STRIDE_IN_1X1": _RESNET,
+    "MODEL.RESNETS.STRIDE_IN_1X1": _BOTTLENECK,  # ResNet-18 and 34 have none
     "MODEL.RESNETS.RES4_DILATION": _RESNET,
     "MODEL.RESNETS.RES5_DILATION": _RESNET,
     "MODEL.TIMM.NAME": _TIMM,

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .points import offsets
+from .recorded import is_recorded
 
 __all__ = ["NUM_FALL_OFF", "fall_off_logits"]
 
@@ -35,7 +36,8 @@ def fall_off_logits(
     """
     first, below, second = fall_off.unbind(2)
     matrix = torch.stack((F.softplus(first), below, F.softplus(second)), dim=2)
-    if any(x.requires_grad for x in (mask_logits, matrix, votes)):
+    learns = any(x.requires_grad for x in (mask_logits, matrix, votes))
+    if learns and not is_recorded():
         return _FallOff.apply(mask_logits, matrix, points, votes)
     for distance in _distances(matrix, points, votes)[:2]:  # operations that an export knows
         mask_logits = torch.addcmul(mask_logits, distance, distance, value=-1)
@@ -89,7 +91,7 @@ class _FallOff(torch.autograd.Function):
 def _chunks(maps: torch.Tensor) -> Iterator[Tuple[int, slice]]:
     """Image and some of the kernels of (B, N, H, W) maps, one chunk after the other."""
     num_images, num_kernels, height, width = maps.shape
-    size = num_kernels
+    size = max(1, num_kernels)
     if maps.device.type == "cpu":
         size = max(1, _CHUNK_ON_CPU // max(1, height * width))
     for image in range(num_images):

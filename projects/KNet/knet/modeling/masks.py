@@ -5,6 +5,8 @@ from typing import Sequence
 import torch
 from torch.nn import functional as F
 
+from .recorded import is_recorded
+
 __all__ = ["enlarge", "on_grid", "resize", "sample"]
 
 
@@ -26,12 +28,14 @@ def enlarge(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def _learns_on_cpu(x: torch.Tensor) -> bool:
+    if is_recorded():
+        return False
     is_fast = torch.backends.mkldnn.is_available() and x.dtype == torch.float32
     return is_fast and x.requires_grad and x.device.type == "cpu"
 
 
 def _double(x: torch.Tensor) -> torch.Tensor:
-    """Twice the size, bilinear: a transposed convolution, a third of PyTorch's own time."""
+    """Twice the size, bilinear: a transposed convolution, up to three times as fast on a CPU."""
     side = x.new_tensor([0.25, 0.75, 0.75, 0.25])
     weight = (side[:, None] * side).expand(x.shape[1], 1, 4, 4)
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
