@@ -52,6 +52,8 @@ def tiny_model(
     kernel_head=KernelHead,
     residual: bool = False,
     semantic_loss: str = "focal",
+    iou_branch: bool = False,
+    vote_weight: float = 0.0,
 ) -> KNet:
     """A whole K-Net that trains a step in milliseconds; class scores start near 0.5, not 0.01.
 
@@ -81,6 +83,7 @@ def tiny_model(
                 num_heads=2,
                 feedforward_channels=24,
                 residual=residual,
+                iou_branch=iou_branch,
             )
             for _ in range(num_stages)
         ],
@@ -90,6 +93,7 @@ def tiny_model(
             num_thing_classes=layout.num_things,
             rank_weight=0.1 if layout.num_stuff else 0.0,
             semantic_loss=semantic_loss,
+            vote_weight=vote_weight,
         ),
         target_builder=TargetBuilder(layout, mask_stride),
         postprocessor=Postprocessor(layout=layout, num_kernels=num_kernels),

@@ -22,7 +22,13 @@ pytestmark = [
 ]
 
 PUBLISHED = {}
-FAST = {"kernel_head": PointKernelHead, "residual": True, "semantic_loss": "cross_entropy"}
+FAST = {
+    "kernel_head": PointKernelHead,
+    "residual": True,
+    "semantic_loss": "cross_entropy",
+    "iou_branch": True,
+    "vote_weight": 1.0,
+}
 FORMS = pytest.mark.parametrize("form", [PUBLISHED, FAST], ids=["published", "fast"])
 LAYOUTS = pytest.mark.parametrize("layout", [LAYOUT, THINGS_ONLY], ids=["panoptic", "instance"])
 RESIDUAL = pytest.mark.parametrize("residual", [False, True], ids=["published", "fast"])

@@ -163,6 +163,7 @@ def add_points(rng, stages, batch, num_kernels, size, num_classes):
     stages[0].points = Points(
         logits=torch.from_numpy(rng.normal(size=(batch, 2, *size))).float().requires_grad_(),
         cells=torch.from_numpy(rng.integers(0, size[0] * size[1], size=(batch, num_kernels))),
+        votes=torch.zeros(batch, 2, *size),
     )
     stages[0].class_logits = torch.randn(batch, stages[0].mask_logits.shape[1], num_classes)
 

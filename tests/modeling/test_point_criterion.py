@@ -7,6 +7,7 @@ import torch
 from knet.modeling.cell_labels import largest_share
 from knet.modeling.criterion import Criterion
 from knet.modeling.matcher import Matcher
+from knet.modeling.points import vote_loss
 from knet.modeling.structures import Points, Targets
 
 from .. import slow_reference as slow
@@ -22,7 +23,7 @@ from .test_criterion import (
 )
 from .test_points import coarse_share, slow_point_target
 
-POINT_WEIGHT = 3.0
+POINT_WEIGHT, VOTE_WEIGHT = 3.0, 2.0
 
 
 def with_points(case: Case, rng, factor: int) -> Case:
@@ -32,11 +33,14 @@ def with_points(case: Case, rng, factor: int) -> Case:
     first, second = case.stages[:2]
     logits = rng.normal(size=(batch, case.num_thing_classes, height, width)) * 2
     cells = rng.integers(0, height * width, size=(batch, case.num_kernels))
+    votes = rng.normal(size=(batch, 2, height, width))
     first.points = Points(
-        logits=torch.from_numpy(logits).float().requires_grad_(), cells=torch.from_numpy(cells)
+        logits=torch.from_numpy(logits).float().requires_grad_(),
+        cells=torch.from_numpy(cells),
+        votes=torch.from_numpy(votes).float().requires_grad_(),
     )
     first.class_logits = torch.randn(second.class_logits.shape)
-    case.criterion.point_weight = POINT_WEIGHT
+    case.criterion.point_weight, case.criterion.vote_weight = POINT_WEIGHT, VOTE_WEIGHT
     return case
 
 
@@ -156,6 +160,8 @@ def slow_point_losses(case: Case, pairs, factor: int):
         else:
             total -= (1 - wanted) ** 4 * slow.sigmoid(logit) ** 2 * slow.log_sigmoid(-logit)
     expected["loss_point"] = POINT_WEIGHT * total / max(1, objects)
+    total = float(vote_loss(case.stages[0].points.votes.detach(), case.targets.thing_masks))
+    expected["loss_vote"] = VOTE_WEIGHT * total / max(1, objects)
     return expected
 
 
@@ -249,7 +255,7 @@ def test_no_object_at_all_with_points(num_stuff):
     losses = with_points(case, rng, 2).losses()
     for name, loss in losses.items():
         assert torch.isfinite(loss) and loss.requires_grad
-        empty = any(part in name for part in ("mask", "dice", "rank"))
+        empty = any(part in name for part in ("mask", "dice", "rank", "vote"))
         assert (float(loss.detach()) == 0) == empty
     sum(losses.values()).backward()
     points = case.stages[0].points
@@ -271,7 +277,7 @@ def test_one_copy_to_the_host_with_points(num_things, monkeypatch):
     reads = HostReads(monkeypatch)
     with reads:
         losses = case.losses()
-    assert len(losses) == 17
+    assert len(losses) == 18
     assert dict(reads.count) == {"cpu": 1, "numpy": 1}
 
 
@@ -288,5 +294,6 @@ def test_normalisers_are_averaged_over_workers(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     together = case.losses()
     for name, loss in alone.items():
-        factor = 1 / 4 if "class" in name or "point" in name else 1.0
+        averaged = any(part in name for part in ("class", "point", "vote"))
+        factor = 1 / 4 if averaged else 1.0
         assert together[name].item() == pytest.approx(loss.item() * factor, rel=1e-6)

@@ -14,6 +14,7 @@ from knet.modeling.points import (
     point_target,
     reachable,
     strongest_cells,
+    vote_loss,
 )
 from knet.modeling.structures import Points, Targets
 
@@ -308,6 +309,60 @@ def test_a_large_objects_gaussian_is_wide():
     assert float(target[0, 0, y + 4, x]) == pytest.approx(math.exp(-0.5), rel=1e-5)
 
 
+def slow_vote_loss(votes, masks) -> float:
+    """Of each object the mean over its cells, loop by loop."""
+    total = 0.0
+    for image, objects in enumerate(masks):
+        for mask in objects:
+            area = mask.sum()
+            own = [
+                (y, x)
+                for y, x in np.ndindex(mask.shape)
+                if mask[y, x] >= 0.5 and mask[y, x] == max(other[y, x] for other in objects)
+            ]
+            if not own:
+                continue
+            middle = [
+                sum(mask[c] * c[side] for c in np.ndindex(mask.shape)) / area for side in (0, 1)
+            ]
+            far = [
+                sum(abs(c[side] + 4 * votes[image, side][c] - middle[side]) for side in (0, 1))
+                for c in own
+            ]
+            total += sum(far) / len(own) / math.sqrt(max(area, 1))
+    return total
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_vote_loss(factor):
+    rng = np.random.default_rng(factor)
+    for _ in range(30):
+        batch, count = int(rng.integers(1, 3)), int(rng.integers(1, 4))
+        size = tuple(int(side) for side in rng.integers(1, 6, size=2))
+        votes = rng.normal(size=(batch, 2, *size))
+        masks = rng.random((batch, count, *size)) * (rng.random((batch, count, *size)) < 0.7)
+        masks *= rng.random((batch, count, 1, 1)) < 0.8
+        expected = slow_vote_loss(votes, masks)
+        fine = torch.from_numpy(masks).repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+        learned = torch.from_numpy(votes).requires_grad_()
+        loss = vote_loss(learned, fine)
+        assert loss.shape == () and float(loss) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        loss.backward()
+        assert torch.isfinite(learned.grad).all()
+
+
+def test_votes_for_the_middle_cost_nothing():
+    masks = torch.zeros(1, 2, 4, 6)
+    masks[0, 0, :3, :3] = masks[0, 1, 1:, 4:] = 1
+    votes = torch.zeros(1, 2, 4, 6)
+    for object_, middle in zip(masks[0], ((1, 1), (2, 4.5))):
+        for y, x in object_.nonzero().tolist():
+            votes[0, :, y, x] = (torch.tensor(middle) - torch.tensor([y, x])) / 4
+    assert float(vote_loss(votes, masks)) == pytest.approx(0, abs=1e-6)
+    votes[0, 0, 0, 0] += 3 / 4  # 3 cells, in an object with a side of 3, for one of its 9 cells
+    assert float(vote_loss(votes, masks)) == pytest.approx(1 / 9, rel=1e-5)
+
+
 def test_point_loss():
     rng = np.random.default_rng(3)
     for _ in range(30):
@@ -350,7 +405,8 @@ def test_reachable(factor):
         height, width = (side // factor for side in fine)
         num_kernels = int(rng.integers(1, 5))
         cells = torch.from_numpy(rng.integers(0, height * width, size=(batch, num_kernels)))
-        points = Points(logits=torch.zeros(batch, 1, height, width), cells=cells)
+        maps = torch.zeros(batch, 3, height, width)
+        points = Points(logits=maps[:, :1], cells=cells, votes=maps[:, 1:])
         found = reachable(points, targets)
         assert found.shape == (batch, num_kernels, padded) and found.dtype == torch.bool
         for image in range(batch):

@@ -21,11 +21,12 @@ from .cell_labels import (
 )
 from .counts import Counts
 from .losses import dice_loss, focal_loss_sum, mask_loss, point_loss, rank_loss
+from .mask_iou import iou_loss, mask_ious
 from .masks import resize
 from .matcher import Matcher
 from .normalizers import Normalizer
-from .points import point_target, reachable
-from .sampled_cells import choose_cells
+from .points import point_target, reachable, vote_loss
+from .sampled_cells import AllCells, choose_cells
 from .semantic_losses import SEMANTIC_LOSSES, cross_entropy_and_dice, cross_entropy_of_cells
 from .structures import Pairs, Points, StagePrediction, Targets
 
@@ -48,6 +49,8 @@ class Criterion(nn.Module):
         rank_weight: float = 0.1,
         semantic_weight: float = 1.0,
         point_weight: float = 1.0,
+        vote_weight: float = 0.0,
+        iou_weight: float = 1.0,
         semantic_loss: str = "focal",
         semantic_dice_weight: float = 0.0,
         normalizer: str = "process",
@@ -58,9 +61,10 @@ class Criterion(nn.Module):
             matcher: finds the object of each instance kernel.
             num_kernels: instance kernels; those behind them are one per stuff class.
             num_thing_classes: thing classes, the first columns of the class branch.
-            class_weight, mask_weight, dice_weight, rank_weight, semantic_weight, point_weight:
-                weights of the losses; with a rank weight of 0 that loss is left out (instance
-                models). The point loss is that of kernels that start at points.
+            class_weight, mask_weight, dice_weight, rank_weight, semantic_weight, point_weight,
+                vote_weight, iou_weight: weights of the losses; with a rank or vote weight of 0 that
+                loss is left out (instance models have no rank loss). Point and vote loss are those
+                of kernels that start at points, the IoU loss that of stages with such a branch.
             semantic_loss: of the semantic branch, a key of :data:`SEMANTIC_LOSSES`.
             semantic_dice_weight: of a dice loss beside it; 0 leaves it out.
             normalizer: what several processes divide by, one of :data:`.normalizers.SHARES`.
@@ -76,6 +80,8 @@ class Criterion(nn.Module):
         self.rank_weight = rank_weight
         self.semantic_weight = semantic_weight
         self.point_weight = point_weight
+        self.vote_weight = vote_weight
+        self.iou_weight = iou_weight
         self.semantic_dice_weight = semantic_dice_weight
         self.normalizer = Normalizer(normalizer)
         self.sampled_cells = sampled_cells
@@ -97,6 +103,8 @@ class Criterion(nn.Module):
             "rank_weight": loss.RANK_WEIGHT if layout.num_stuff else 0.0,
             "semantic_weight": loss.SEMANTIC_WEIGHT,
             "point_weight": loss.POINT_WEIGHT,
+            "vote_weight": loss.VOTE_WEIGHT,
+            "iou_weight": loss.IOU_WEIGHT,
             # the others look at labelled cells alone: without stuff none of these is no thing
             "semantic_loss": loss.SEMANTIC if layout.num_stuff else "focal",
             "semantic_dice_weight": loss.SEMANTIC_DICE_WEIGHT if layout.num_stuff else 0.0,
@@ -116,8 +124,9 @@ class Criterion(nn.Module):
 
         Returns:
             ``loss_{mask,dice,rank}_s`` of stages 0.., ``loss_class_s`` of stages 1..,
-            ``loss_semantic``, with a weight ``loss_semantic_dice`` and, of kernels that start at
-            points, ``loss_point``; scalars whose sum is the training loss.
+            ``loss_iou_s`` of those with an IoU branch, ``loss_semantic``, with a weight
+            ``loss_semantic_dice`` and, of kernels that start at points, ``loss_point`` and, with a
+            weight, ``loss_vote``; scalars whose sum is the training loss.
         """
         # sums over all pixels of a mask overflow half precision
         with torch.autocast(device_type=semantic_logits.device.type, enabled=False):
@@ -143,7 +152,7 @@ class Criterion(nn.Module):
         top_stuff = top_stuff_class(cells.targets)
         losses = {}
         if points is not None:
-            losses["loss_point"] = self.point_loss(points, targets)
+            losses.update(self.point_losses(points, targets))
         for index, stage in enumerate(stages):
             things = matched[self.matched_on(index)]
             top_kernel = top_matched_kernel(things, cells.targets)
@@ -159,6 +168,8 @@ class Criterion(nn.Module):
                 )
             of_masks = cells.of_masks(stage.mask_logits, things, stuff if index else None)
             stage_losses = self.mask_losses(*of_masks)
+            if stage.iou_logits is not None:
+                stage_losses["loss_iou"] = self.iou_loss(stage, things, targets)
             if self.rank_weight > 0:
                 logits, winner = seen[index].mask_logits, top_kernel
                 if index == 0:  # a slice, [:, :n], would copy the gradient once a dimension
@@ -258,14 +269,26 @@ class Criterion(nn.Module):
             "loss_dice": self.dice_weight * dice_loss(predicted, wanted, count=num_masks),
         }
 
-    def point_loss(self, points: Points, targets: Targets) -> torch.Tensor:
-        """Focal loss of the point map, per object of the mean worker."""
+    def iou_loss(self, stage: StagePrediction, things: Pairs, targets: Targets) -> torch.Tensor:
+        """Loss of the IoU branch; the IoU is that of all cells."""
+        masks = AllCells(targets).of_masks(stage.mask_logits.detach(), things, None)
+        predicted = stage.iou_logits[things.image, things.kernel].float()
+        num_masks = self.normalizer.own(len(predicted), predicted.device)
+        return self.iou_weight * iou_loss(predicted, mask_ious(*masks), num_masks)
+
+    def point_losses(self, points: Points, targets: Targets) -> Dict[str, torch.Tensor]:
+        """Focal loss of the point map and distance of the votes, per object of the mean worker."""
         _, num_classes, *size = points.logits.shape
         target, num_objects = point_target(targets, num_classes, tuple(size))
         if self.counts_of_parts is not None:
             num_objects = self.counts_of_parts.middles
         normaliser = self.normalizer.averaged(num_objects, points.logits.device)
-        return self.point_weight * point_loss(points.logits.float(), target) / normaliser
+        total = point_loss(points.logits.float(), target)
+        losses = {"loss_point": self.point_weight * total / normaliser}
+        if self.vote_weight > 0:
+            total = vote_loss(points.votes.float(), targets.thing_masks)
+            losses["loss_vote"] = self.vote_weight * total / normaliser
+        return losses
 
     def matched_label(
         self,

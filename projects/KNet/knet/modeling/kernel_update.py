@@ -141,6 +141,7 @@ class KernelUpdateHead(nn.Module):
         mask_threshold: Optional[float] = 0.5,
         xavier_init: bool = True,
         residual: bool = False,
+        iou_branch: bool = False,
     ):
         """
         Args:
@@ -156,6 +157,8 @@ class KernelUpdateHead(nn.Module):
             xavier_init: start as the published detection models did, else as the semantic ones.
             residual: add to the masks and class logits of the stage before, instead of making
                 them anew; a stage that has learned nothing changes nothing.
+            iou_branch: also predict the masks' IoU with their objects, see
+                :mod:`knet.modeling.mask_iou`.
         """
         super().__init__()
         self.mask_threshold = mask_threshold
@@ -178,6 +181,9 @@ class KernelUpdateHead(nn.Module):
             self.class_proj = nn.Linear(channels, num_classes)
         self.mask_layers = _linear_blocks(channels, num_mask_layers)
         self.mask_proj = nn.Linear(channels, channels)
+        self.iou_branch = None
+        if iou_branch:
+            self.iou_branch = nn.Sequential(*_linear_blocks(channels, 2), nn.Linear(channels, 1))
         if xavier_init:
             self._init_xavier()
         else:  # linear and attention layers stay as PyTorch starts them
@@ -204,6 +210,7 @@ class KernelUpdateHead(nn.Module):
             "num_mask_layers": update.NUM_MASK_LAYERS,
             "mask_threshold": knet.MASK_THRESHOLD,
             "residual": update.RESIDUAL,
+            "iou_branch": update.IOU_BRANCH and num_classes is not None,
         }
 
     def _init_xavier(self):
@@ -227,7 +234,7 @@ class KernelUpdateHead(nn.Module):
             class_logits: (B, N, K) of the stage before, if it has some; for residual stages.
 
         Returns:
-            K_s, M_s at H x W and, with a class branch, the class logits.
+            K_s, M_s at H x W and, with such branches, the class and the IoU logits.
         """
         mask_logits = resize(mask_logits, feature_map.shape[-2:])
         group_feature = group_transformed_features(
@@ -253,4 +260,5 @@ class KernelUpdateHead(nn.Module):
             new_masks = mask_logits + new_masks
             if new_classes is not None:
                 new_classes = new_classes + (PRIOR_LOGIT if class_logits is None else class_logits)
-        return StagePrediction(kernels, new_masks, new_classes)
+        ious = None if self.iou_branch is None else self.iou_branch(kernels).squeeze(2)
+        return StagePrediction(kernels, new_masks, new_classes, iou_logits=ious)

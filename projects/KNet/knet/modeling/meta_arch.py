@@ -19,6 +19,7 @@ from .images import check_output_sizes, normalize_images
 from .inference import ImageSizes, Postprocessor
 from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
+from .mask_iou import weigh_classes
 from .masks import enlarge
 from .neck import build_neck
 from .structures import StagePrediction
@@ -166,7 +167,11 @@ class KNet(nn.Module):
     def predict(
         self, features: Dict[str, torch.Tensor]
     ) -> Tuple[List[StagePrediction], torch.Tensor]:
-        """Backbone features -> predictions of stage 0 to S, and the semantic logits."""
+        """Backbone features -> predictions of stage 0 to S, and the semantic logits.
+
+        In inference the class scores of stage S are those of the results: with an IoU branch they
+        are weighed by the masks' IoU.
+        """
         feature_map, prediction, semantic_logits = self.kernel_head(*self.neck(features))
         stages = [prediction]
         for head in self.kernel_update_heads:
@@ -174,6 +179,8 @@ class KNet(nn.Module):
                 feature_map, prediction.kernels, prediction.mask_logits, prediction.class_logits
             )
             stages.append(prediction)
+        if not self.training:
+            stages[-1] = weigh_classes(prediction, self.criterion.num_kernels)
         return stages, semantic_logits
 
     def losses(self, stages, semantic_logits, targets) -> Dict[str, torch.Tensor]:

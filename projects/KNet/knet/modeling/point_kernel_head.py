@@ -123,7 +123,7 @@ class PointKernelHead(nn.Module):
         with torch.autocast(device_type=instance_map.device.type, enabled=False):
             point_logits = self.point_proj(point_features.float())
         cells, is_peak = strongest_cells(point_logits.detach(), self.num_kernels)
-        kernels, mask_logits = self._start(instance_map, instance_features, cells)
+        kernels, mask_logits, votes = self._start(instance_map, instance_features, cells)
         kernels = kernels + group_features(mask_logits, feature_map, self.mask_threshold)
 
         stuff_kernels = self.semantic_kernels.weight[self.num_thing_classes :].flatten(1)
@@ -134,17 +134,17 @@ class PointKernelHead(nn.Module):
             class_logits=self._class_logits(
                 point_logits, cells, is_peak, mask_logits, semantic_logits
             ),
-            points=Points(logits=point_logits, cells=cells),
+            points=Points(logits=point_logits, cells=cells, votes=votes),
         )
         return feature_map, prediction, semantic_logits
 
     def _start(
         self, instance_map: torch.Tensor, instance_features: torch.Tensor, cells: torch.Tensor
-    ) -> Tuple[torch.Tensor, torch.Tensor]:
-        """Kernels k (B, N, C) at the cells (B, N), and their masks M_0 (B, N, H, W)."""
+    ) -> Tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Kernels k (B, N, C) at the cells (B, N), their masks M_0 (B, N, H, W), and the votes."""
         channels, *size = instance_map.shape[1:]
         described = self.kernel_conv(instance_map)
-        votes = self.vote_proj(described)
+        votes = self.vote_proj(described).float()
         at_points = described.flatten(2).gather(2, cells[:, None].expand(-1, channels, -1))
         at_points = self.kernel_proj(at_points.transpose(1, 2))
         kernels, bias, fall_off = at_points.split((channels, 1, NUM_FALL_OFF), dim=2)
@@ -153,7 +153,8 @@ class PointKernelHead(nn.Module):
         mask_logits = mask_logits + bias.float()[..., None]
         rows = torch.div(cells, size[1], rounding_mode="floor")
         points = torch.stack((rows, cells - rows * size[1]), -1)
-        return kernels, fall_off_logits(mask_logits, fall_off.float(), points, votes.float())
+        mask_logits = fall_off_logits(mask_logits, fall_off.float(), points, votes)
+        return kernels, mask_logits, votes
 
     @torch.no_grad()  # learned by the losses of the points and of the semantic branch
     def _class_logits(

@@ -20,6 +20,7 @@ __all__ = [
     "point_target",
     "reachable",
     "strongest_cells",
+    "vote_loss",
 ]
 
 
@@ -75,6 +76,17 @@ def at_point_stride(masks: torch.Tensor, size: Tuple[int, int]) -> torch.Tensor:
     return masks if factor == 1 else F.avg_pool2d(masks, factor)
 
 
+def centres_of_mass(masks: torch.Tensor) -> torch.Tensor:
+    """(B, T, H, W) soft masks -> (B, T, 2) y and x, in cells; of an object without pixels 0, 0."""
+    height, width = masks.shape[-2:]
+    y = torch.arange(height, device=masks.device, dtype=masks.dtype)
+    x = torch.arange(width, device=masks.device, dtype=masks.dtype)
+    area = masks.sum((2, 3)).clamp(min=1e-6)
+    centre_y = (masks.sum(3) * y).sum(2) / area
+    centre_x = (masks.sum(2) * x).sum(2) / area
+    return torch.stack((centre_y, centre_x), dim=-1)
+
+
 def middle_cells(masks: torch.Tensor) -> torch.Tensor:
     """The cell of each object that is nearest to its centre of mass.
 
@@ -87,12 +99,7 @@ def middle_cells(masks: torch.Tensor) -> torch.Tensor:
         (B, T, 2) y and x of the cell; of an object without pixels 0, 0.
     """
     height, width = masks.shape[-2:]
-    y = torch.arange(height, device=masks.device, dtype=masks.dtype)
-    x = torch.arange(width, device=masks.device, dtype=masks.dtype)
-    area = masks.sum((2, 3)).clamp(min=1e-6)
-    centre_y = (masks.sum(3) * y).sum(2) / area
-    centre_x = (masks.sum(2) * x).sum(2) / area
-    distance = squared_distance(torch.stack((centre_y, centre_x), dim=-1), height, width)
+    distance = squared_distance(centres_of_mass(masks), height, width)
     own = (masks > 0) & (masks >= masks.amax((2, 3), keepdim=True) / 2)
     cell = distance.masked_fill(~own, torch.inf).flatten(2).argmin(2)
     return torch.stack((torch.div(cell, width, rounding_mode="floor"), cell % width), dim=-1)
@@ -143,3 +150,29 @@ def reachable(points: Points, targets: Targets) -> torch.Tensor:
     masks = at_point_stride(targets.thing_masks, points.logits.shape[-2:]).flatten(2)
     index = points.cells[:, None].expand(-1, masks.shape[1], -1)
     return (masks.gather(2, index) > 0).transpose(1, 2)
+
+
+def vote_loss(votes: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """How far from the centre of mass of its object each cell votes, in sides of the object.
+
+    A side is the root of the area, a distance that of y and that of x added up. The mean over the
+    cells of which an object has half and more, summed over objects.
+
+    Args:
+        votes: (B, 2, H, W) y and x, in 4 cells.
+        masks: (B, T, h, w) soft masks at the mask stride, T at least 1.
+    """
+    height, width = votes.shape[-2:]
+    masks = at_point_stride(masks, (height, width))
+    share, owner = masks.max(1)
+    inside = (share >= 0.5).to(votes.dtype).flatten(1)  # (B, H W)
+    owner = owner.flatten(1)
+    side = masks.sum((2, 3)).clamp(min=1).sqrt()
+    count = torch.zeros_like(side).scatter_add_(1, owner, inside)
+    weight = inside / (count.clamp(min=1) * side).gather(1, owner)
+
+    wanted = centres_of_mass(masks).gather(1, owner[..., None].expand(-1, -1, 2))  # (B, H W, 2)
+    cell = torch.arange(height * width, device=votes.device)
+    own = torch.stack((torch.div(cell, width, rounding_mode="floor"), cell % width), dim=-1)
+    distance = (own + 4 * votes.flatten(2).transpose(1, 2) - wanted).abs().sum(2)
+    return (distance * weight).sum()

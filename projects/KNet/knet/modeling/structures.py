@@ -18,6 +18,7 @@ class Points:
 
     logits: torch.Tensor  # (B, thing classes, H, W), is the middle of an object here
     cells: torch.Tensor  # (B, instance kernels) y * W + x
+    votes: torch.Tensor  # (B, 2, H, W) y and x of v, in 4 cells
 
 
 @dataclass
@@ -29,6 +30,7 @@ class StagePrediction:
     # (B, N, K); before the first update none, or what the points say
     class_logits: Optional[torch.Tensor] = None
     points: Optional[Points] = None  # of stage 0, where kernels start at points
+    iou_logits: Optional[torch.Tensor] = None  # (B, N), of a stage with an IoU branch
 
 
 @dataclass
