@@ -54,7 +54,12 @@ def dilations_in(path):
     return {tuple(a.ints) for a in attributes if a.name == "dilations"}
 
 
-POINTS = {"kernel_head": PointKernelHead, "residual": True, "num_kernels": 70}
+POINTS = {
+    "kernel_head": PointKernelHead,
+    "residual": True,
+    "num_kernels": 70,
+    "iou_branch": True,
+}
 PROGRAM = pytest.param(
     "torch-export",
     marks=pytest.mark.skipif(not _has_program_exporter(), reason="needs torch 2.6"),
