@@ -92,6 +92,7 @@ def test_a_run_of_another_value_is_not_resumed(tmp_path):
         ("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0], [103.5, 116.2, 123.6], r"\[1.0, 2.0, 3.0\]"),
         ("INPUT.FORMAT", "RGB", "BGR", "RGB"),
         ("MODEL.KNET.MASK_THRESHOLD", 0.4, 0.5, "0.4"),
+        ("MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH", True, False, "True"),
     ],
 )
 def test_what_may_be_meant_is_warned_of(key, theirs, ours, written, tmp_path, warned):

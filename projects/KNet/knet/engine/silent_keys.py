@@ -46,6 +46,7 @@ _CHOICES: Dict[str, str] = {
     "INPUT.FORMAT": _BACKBONE,
     "INPUT.VALUE_RANGE": _BACKBONE,
     "MODEL.KNET.MASK_THRESHOLD": r"kernel_head\..+",
+    "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH": r"kernel_update_heads\..+",
 }
 
 
