@@ -220,6 +220,8 @@ def test_a_config_without_the_keys_builds_the_published_form(tiny_options):
     assert model.criterion.semantic_loss_of_cells is SEMANTIC_LOSSES["focal"]
     assert model.postprocessor.mask_quality is False and model.postprocessor.things_first is False
     assert model.postprocessor.enlarge_logits is False
+    assert not any(stage.iou_branch for stage in model.kernel_update_heads)
+    assert model.criterion.vote_weight == 0
     assert float(model.neck.semantic_conv.weight.std().detach()) == pytest.approx(0.01, rel=0.2)
 
 
@@ -230,16 +232,34 @@ def test_configs_of_the_fast_form(name):
     assert cfg.NECK.INIT == "msra"
     assert cfg.KERNEL_UPDATE.RESIDUAL is True and cfg.TEST.MASK_QUALITY is True
     assert cfg.TEST.ENLARGE_LOGITS is True
+    assert cfg.KERNEL_UPDATE.IOU_BRANCH is True and cfg.LOSS.VOTE_WEIGHT == 1
 
 
 @pytest.mark.parametrize("weight", [0.0, 3.0])
-def test_point_weight(weight):
+@pytest.mark.parametrize("name", ["point", "iou"])
+def test_weights_of_losses(name, weight):
     rng = np.random.default_rng(27)
+    model = tiny_model(**POINTS, iou_branch=True).train()
+    batch = [training_input(rng, LAYOUT, SIZE)]
+    before = model(batch)
+    assert isinstance(model.criterion, Criterion)
+    assert getattr(model.criterion, f"{name}_weight") == 1
+    setattr(model.criterion, f"{name}_weight", weight)
+    for loss_name, loss in model(batch).items():
+        factor = weight if loss_name.startswith(f"loss_{name}") else 1
+        assert loss.item() == pytest.approx(before[loss_name].item() * factor, rel=1e-6)
+
+
+def test_a_vote_weight_adds_a_loss():
+    rng = np.random.default_rng(28)
     model = tiny_model(**POINTS).train()
     batch = [training_input(rng, LAYOUT, SIZE)]
     before = model(batch)
-    assert isinstance(model.criterion, Criterion) and model.criterion.point_weight == 1
-    model.criterion.point_weight = weight
-    for name, loss in model(batch).items():
-        factor = weight if name == "loss_point" else 1
-        assert loss.item() == pytest.approx(before[name].item() * factor, rel=1e-6)
+    losses = []
+    for weight in (1.0, 3.0):
+        model.criterion.vote_weight = weight
+        losses.append(model(batch))
+    assert losses[0].keys() - before.keys() == {"loss_vote"}
+    assert losses[0].pop("loss_vote").item() * 3 == pytest.approx(losses[1].pop("loss_vote").item())
+    for name, loss in before.items():
+        assert loss.item() == losses[0][name].item() == losses[1][name].item()
