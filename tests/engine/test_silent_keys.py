@@ -145,3 +145,11 @@ def test_a_neck_of_another_stride_is_not_evaluated(tmp_path):
     path = saved(tmp_path, build("MODEL.KNET.NECK.STRIDE", 4))
     with pytest.raises(UsageError, match=r"set MODEL\.KNET\.NECK\.STRIDE to 4$"):
         load(build("MODEL.KNET.NECK.STRIDE", 8), path, complete=True)
+
+
+def test_a_file_without_an_iou_branch(tmp_path):
+    """The branch has tensors, of which a file of before has none: the sentence names the key."""
+    key = "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH"
+    path = saved(tmp_path, build(key, False))
+    with pytest.raises(UsageError, match=f"without IoU branch: set {key} to False"):
+        load(build(key, True), path, complete=True)

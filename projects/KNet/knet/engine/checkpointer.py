@@ -258,6 +258,11 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         absent = wrong_shape + incompatible.missing_keys
         if not self.partly:
             self._require_backbone(incompatible, model, heuristics)
+        if self.complete and absent and all(".iou_branch." in name for name in absent):
+            raise UsageError(
+                f"{self._path} is of a model without IoU branch: set "
+                "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH to False"
+            )
         if self.complete and absent:
             raise UsageError(
                 f"{self._path} holds the weights of another model: {absent[0]} is missing or of "
