@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 
+from knet.data.checks import check_data
 from knet.engine.main import load_config
 from knet.engine.trainer import KNetTrainer
 from tests.conftest import REPO, pairs
@@ -75,6 +76,15 @@ def test_a_config_learns_and_is_evaluated(name, options, train_net, tmp_path):
     assert all(math.isfinite(r["total_loss"]) for r in records if "total_loss" in r)
     results = {key.split("/")[0] for key in records[-1] if "/" in key}
     assert results & {"panoptic_seg", "segm", "bbox", "sem_seg"} == TASKS[name]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_check_of_the_data_gives_no_false_alarm(name, options):
+    report = check_data(load_config(config_file(name), pairs(options(name))))
+    found = {fault.kind for fault in report.faults}
+    # images of noise, the same for training and test, of few classes
+    assert found <= {"shared image", "absent class"}, report.table()
+    assert len(report.statistics) == 2
 
 
 def test_cityscapes_own_figures_come_with_its_scripts(options, train_net, tmp_path):

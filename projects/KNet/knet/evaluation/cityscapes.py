@@ -5,8 +5,10 @@ import importlib.util
 import logging
 import os
 from collections import OrderedDict
-from typing import Dict, List, Optional
+from contextlib import contextmanager
+from typing import Dict, Iterator, List, Optional
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -30,7 +32,8 @@ class _CityscapesInstances(CityscapesInstanceEvaluator):
 
     def evaluate(self) -> Optional[Dict]:
         """``cityscapes_segm`` with AP and AP50, on the main process."""
-        return _renamed(super().evaluate(), "segm")
+        with _numpy_of_scripts():
+            return _renamed(super().evaluate(), "segm")
 
 
 class _CityscapesSemSeg(CityscapesSemSegEvaluator):
@@ -38,7 +41,23 @@ class _CityscapesSemSeg(CityscapesSemSegEvaluator):
 
     def evaluate(self) -> Optional[Dict]:
         """``cityscapes_sem_seg`` with IoU and iIoU, of classes and of categories (``_sup``)."""
-        return _renamed(super().evaluate(), "sem_seg")
+        with _numpy_of_scripts():
+            return _renamed(super().evaluate(), "sem_seg")
+
+
+@contextmanager
+def _numpy_of_scripts() -> Iterator[None]:
+    """Cityscapes' scripts call ``in1d``, which NumPy 2.4 has no more; what they do with its result
+    is the same with ``isin``'s.
+    """
+    if hasattr(np, "in1d"):
+        yield
+        return
+    np.in1d = np.isin
+    try:
+        yield
+    finally:
+        del np.in1d
 
 
 def _renamed(results: Optional[Dict], key: str) -> Optional[Dict]:
