@@ -313,8 +313,19 @@ def test_tar_archives_are_refused(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+@pytest.mark.parametrize(
+    "name, sentence", [("model.onnx", "it is an exported model"), ("config.yaml", "it is a config")]
+)
+def test_files_that_are_no_weights(name, sentence, tmp_path):
+    (tmp_path / name).write_bytes(b"\x08\x0a MODEL:")
+    with pytest.raises(pickle.UnpicklingError, match=sentence):
+        load_file(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("name", ["weights.pth", "weights.pkl", "weights.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04", b"\x80\x04\x95", b"\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights", b"PK\x03\x04", b"\x80\x04\x95", b"\x00", b"hello\n"]
+)
 def test_damaged_files(content, name, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)

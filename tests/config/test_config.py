@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -178,11 +179,19 @@ def test_what_a_key_takes_is_said_in_words(key, value, wanted, tmp_path):
     assert wanted in str(error.value) and "<class" not in str(error.value)
 
 
-@pytest.mark.parametrize("key, wanted", [("WEIGHTS", "a text"), ("PIXEL_MEAN", "a list, such as")])
+@pytest.mark.parametrize(
+    "key, wanted",
+    [
+        ("MODEL.WEIGHTS", "a text"),
+        ("MODEL.PIXEL_MEAN", "a list, such as"),
+        ("DATASETS.CUSTOM", "a list of parts with keys: write '- ' before the first key of each"),
+    ],
+)
 def test_a_section_where_a_value_is_wanted(key, wanted, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(f"MODEL:\n  {key}:\n    NAME: 1\n")
-    with pytest.raises(UsageError, match=f"MODEL.{key} is something else, but takes {wanted}"):
+    section, name = key.split(".")
+    path.write_text(f"{section}:\n  {name}:\n    NAME: 1\n")
+    with pytest.raises(UsageError, match=f"{key} has keys, but takes {wanted}"):
         load_config(str(path))
 
 
@@ -207,6 +216,17 @@ def test_what_a_file_spells_wrong(tmp_path):
     path.write_text("_BASE_: knet_panoptik_fast.yaml")
     with pytest.raises(UsageError, match=r"its _BASE_ .* did you mean knet_panoptic_fast or"):
         load_config(str(path))
+
+
+@pytest.mark.parametrize("base", ["", '""', "3", "['']"])
+def test_a_base_that_names_no_file(base, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f"_BASE_: {base}")
+    with pytest.raises(UsageError, match="its _BASE_ names no file"):
+        load_config("mine.yaml")
+    Path("mine.yaml").write_text(f"_BASE_: {tmp_path}")
+    with pytest.raises(UsageError, match=r"its _BASE_ is the folder .*: name a file in it"):
+        load_config("mine.yaml")
 
 
 def test_of_several_options_only_the_wrong_one_is_named():

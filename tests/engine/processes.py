@@ -62,7 +62,7 @@ def train_net_in(
     folder: Path,
     config_file: str = DEMO_CONFIG,
     outputs: Sequence[Path] = (),
-    in_double: bool = False,
+    exactly: bool = False,
 ) -> List[Outcome]:
     """``train_net.py`` in a process for each of the variables; fails where one does not end.
 
@@ -73,7 +73,8 @@ def train_net_in(
         folder: for what they print.
         config_file: of all.
         outputs: OUTPUT_DIR of each process, where they differ.
-        in_double: compute in double precision, where the order of a sum decides nothing.
+        exactly: compute in double precision, where the order of a sum decides nothing, and draw
+            the same cells of every image.
     """
     processes = []
     for i, environment in enumerate(variables):
@@ -81,7 +82,7 @@ def train_net_in(
         of_run = {**options, "OUTPUT_DIR": str(outputs[i])} if outputs else options
         words = ["--config-file", config_file, *own, *pairs(of_run)]
         place = (str(folder / f"{i}.out"), str(folder / f"{i}.err"))
-        arguments = (words, environment, place, in_double)
+        arguments = (words, environment, place, exactly)
         processes.append(_CONTEXT.Process(target=_train_net, args=arguments))
     for process in processes:
         process.start()
@@ -100,7 +101,7 @@ def train_net_in(
 
 
 def _train_net(
-    words: List[str], environment: Mapping[str, str], place: Sequence[str], in_double: bool
+    words: List[str], environment: Mapping[str, str], place: Sequence[str], exactly: bool
 ) -> None:
     for descriptor, path in zip((1, 2), place):
         file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -111,7 +112,20 @@ def _train_net(
     from knet.engine.main import main
 
     torch.set_num_threads(1)
-    if in_double:  # what says "float32" or "float" too
+    if exactly:  # what says "float32" or "float" too
         torch.set_default_dtype(torch.float64)
         torch.Tensor.float, torch.float32 = torch.Tensor.double, torch.float64
+        _draw_the_same()
     sys.exit(main(words))
+
+
+def _draw_the_same() -> None:
+    """Each permutation that is drawn of torch's own state, which no two processes have alike."""
+    import torch
+
+    draw = torch.randperm
+
+    def permutation(number, *, generator=None, **kwargs):
+        return draw(number, generator=generator or torch.Generator().manual_seed(0), **kwargs)
+
+    torch.randperm = permutation

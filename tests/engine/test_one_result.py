@@ -29,7 +29,6 @@ ALIKE = {
     "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH": True,
     "MODEL.KNET.LOSS.VOTE_WEIGHT": 1.0,
     "MODEL.KNET.LOSS.NORMALIZER": "batch",
-    "MODEL.KNET.LOSS.SAMPLED_CELLS": 0,
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": False,
     # AdamW would make large steps of rounding errors: it divides by the size of the gradient
     "SOLVER.OPTIMIZER": "SGD",
@@ -70,7 +69,7 @@ def train_both(options, tmp_path: Path, config_file: str = DEMO_CONFIG):
         folder=tmp_path,
         config_file=config_file,
         outputs=outputs,
-        in_double=True,
+        exactly=True,
     )
     assert [o.status for o in outcomes] == [0, 0, 0], [o.err[-2000:] for o in outcomes]
     results = []
@@ -88,11 +87,18 @@ def options_of(task: str, pottery: PanopticFolder) -> dict:
     return {**tiny, **TASKS[task], **pottery.options(), "DATASETS.TEST": (), **ALIKE}
 
 
-@pytest.mark.parametrize("task", ["panoptic", "instance", "semantic"])
-def test_two_processes_learn_what_one_does(uneven, tmp_path, task):
-    """In double precision: rounding moves no unit over its kink, no pixel over a threshold."""
+@pytest.mark.parametrize(
+    "task, cells",
+    [("panoptic", 0), ("instance", 0), ("semantic", 0), ("panoptic", 40), ("semantic", 500)],
+)
+def test_two_processes_learn_what_one_does(uneven, tmp_path, task, cells):
+    """In double precision: rounding moves no unit over its kink, no pixel over a threshold.
+
+    Losses look at all cells, or at the same of every image.
+    """
     config_file = SEMANTIC_CONFIG if task == "semantic" else DEMO_CONFIG
-    (one, losses), (two, shared) = train_both(options_of(task, uneven), tmp_path, config_file)
+    options = {**options_of(task, uneven), "MODEL.KNET.LOSS.SAMPLED_CELLS": cells}
+    (one, losses), (two, shared) = train_both(options, tmp_path, config_file)
     assert set(losses) == set(shared) and len(losses) > 4
     for name, loss in losses.items():
         assert shared[name] == pytest.approx(loss, rel=1e-10, abs=1e-12), name

@@ -1,6 +1,7 @@
 """Keys that change what weights compute, and that no tensor tells: a model's file tells them."""
 
 import logging
+import re
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from knet.errors import UsageError
 from tests.checkpoint import models
 from tests.checkpoint.models import FCN, PANOPTIC
 
+ASPP = "ade20k/knet_deeplabv3_r50.yaml"
+
 STUFF_SCORES = "MODEL.KNET.KERNEL_HEAD.STUFF_SCORES"
 POINTS = {"MODEL__KNET__KERNEL_HEAD__NAME": "PointKernelHead"}
 TIMM = {
@@ -22,6 +25,15 @@ TIMM = {
     "MODEL__BACKBONE__FREEZE_AT": 0,
 }
 RESNET_18 = {"MODEL__RESNETS__DEPTH": 18, "MODEL__RESNETS__RES2_OUT_CHANNELS": 64}
+STRIDE_16 = {"MODEL__RESNETS__RES4_DILATION": 1}
+V3_PLUS = {
+    "MODEL__KNET__SEMANTIC__BASE_HEAD": "DeepLabV3PlusHead",
+    "MODEL__SEM_SEG_HEAD__IN_FEATURES": ["res2", "res5"],
+    "MODEL__SEM_SEG_HEAD__PROJECT_CHANNELS": [8],
+    "MODEL__SEM_SEG_HEAD__ASPP_CHANNELS": 16,
+    "MODEL__SEM_SEG_HEAD__LOSS_TYPE": "cross_entropy",
+}
+DEEPLAB = {"MODEL__BACKBONE__NAME": "build_resnet_deeplab_backbone"}
 # the key, the file's value and the model's, the config, what else both have
 SILENT = [
     (STUFF_SCORES, True, False, PANOPTIC, POINTS),
@@ -29,6 +41,10 @@ SILENT = [
     ("MODEL.KNET.KERNEL_UPDATE.NUM_HEADS", 4, 2, PANOPTIC, {}),
     ("MODEL.KNET.KERNEL_UPDATE.NUM_HEADS", 4, 2, FCN, {}),
     ("MODEL.RESNETS.STRIDE_IN_1X1", False, True, PANOPTIC, {}),
+    ("MODEL.RESNETS.RES5_DILATION", 2, 1, FCN, STRIDE_16),
+    ("MODEL.RESNETS.RES5_MULTI_GRID", [1, 2, 4], [1, 1, 1], FCN, DEEPLAB),
+    ("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], [12, 24, 36], ASPP, {}),
+    ("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], [12, 24, 36], FCN, V3_PLUS),
     ("MODEL.FPN.FUSE_TYPE", "sum", "avg", PANOPTIC, {}),
     ("MODEL.TIMM.NAME", "mobilenetv3_small_075", "tf_mobilenetv3_small_075", PANOPTIC, TIMM),
 ]
@@ -69,7 +85,8 @@ def warned(caplog):
 def test_a_file_of_another_value_is_refused(key, theirs, ours, config, both, tmp_path, warned):
     file, model = build(key, theirs, config, **both), build(key, ours, config, 1, **both)
     path = saved(tmp_path, file)
-    with pytest.raises(UsageError, match=rf"with {key} {theirs}, .* has {ours}: set {key} to "):
+    told = re.escape(str(theirs)), re.escape(str(ours))
+    with pytest.raises(UsageError, match=rf"with {key} {told[0]}, .* has {told[1]}: set {key} to "):
         load(model, path, complete=True)
     assert not warned()
     load(model, path, complete=False)
@@ -109,10 +126,19 @@ def test_what_may_be_meant_is_warned_of(key, theirs, ours, written, tmp_path, wa
         (STUFF_SCORES, True, False, {**POINTS, "MODEL__KNET__NUM_STUFF_CLASSES": 0}),
         ("MODEL.KNET.KERNEL_UPDATE.NUM_HEADS", 4, 2, {"MODEL__KNET__NUM_STAGES": 0}),
         ("MODEL.RESNETS.STRIDE_IN_1X1", False, True, RESNET_18),
+        ("MODEL.RESNETS.RES4_DILATION", 2, 1, {}),
         ("MODEL.TIMM.NAME", "mobilenetv2_100", "resnet50", {}),
         ("MODEL.TIMM.NAME", "mobilenetv3_small_075", "mobilenetv3_small_075.lamb_in1k", TIMM),
     ],
-    ids=["no points", "no stuff", "no stages", "no bottlenecks", "no timm", "tag of weights"],
+    ids=[
+        "no points",
+        "no stuff",
+        "no stages",
+        "no bottlenecks",
+        "no DeepLab",
+        "no timm",
+        "tag of weights",
+    ],
 )
 def test_what_has_no_effect_is_not_told(key, theirs, ours, both, tmp_path, warned):
     path = saved(tmp_path, build(key, theirs, **both))

@@ -235,6 +235,17 @@ def test_expected_results_are_checked(tiny_options, flags, capsys):
     assert "Result verification failed" in capsys.readouterr().out
 
 
+def test_weights_to_evaluate_are_advised_if_they_are_there(train_net, tiny_options, tmp_path):
+    def advice():
+        logged = train_net("--eval-only", options=tiny_options).out
+        (line,) = (line for line in logged.splitlines() if "has learned nothing" in line)
+        return line.partition("give the weights of one that has")[2]
+
+    assert advice() == ""
+    train_net(options={**tiny_options, "SOLVER.MAX_ITER": 1})
+    assert advice() == f", such as MODEL.WEIGHTS {tmp_path / 'output' / 'model_final.pth'}"
+
+
 def test_several_test_sets_are_evaluated_each(train_net, tiny_options, shapes, tmp_path):
     options = {**tiny_options, "DATASETS.TEST": (shapes.val, shapes.train)}
     assert train_net("--eval-only", options=options).status == 0

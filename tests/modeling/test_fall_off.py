@@ -46,6 +46,17 @@ def test_values_and_gradients(chunk, monkeypatch):
     torch.testing.assert_close(fall_off_logits(*tensors), gradients[0][0])
 
 
+def test_autocast_around_the_backward_pass_rounds_nothing():
+    masks, fall_off, points, votes = inputs(2, 5, (9, 12))
+    learned = [x.requires_grad_() for x in (masks, fall_off, votes)]
+    gradients = []
+    for enabled in (False, True):
+        loss = fall_off_logits(masks, fall_off, points, votes).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(loss, learned))
+    assert all(map(torch.equal, *gradients))
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta: as on a GPU
 def test_no_kernel(device):
     masks, fall_off, points, votes = (x.to(device) for x in inputs(2, 0, (4, 5)))

@@ -188,6 +188,7 @@ def test_what_a_user_is_told(shapes, tmp_path, report):
         ([tmp_path, "--score-threshold", "2"], "--score-threshold is 2"),
         (["--weights", "x.pth", "--dataset", shapes.val], "--output"),
         ([tmp_path, "--output", tmp_path / "config.yaml" / "x.html"], "is no folder"),
+        ([tmp_path, "--output", tmp_path / "page"], "give a name that ends in .html"),
     ):
         status, _, err = report(*words)
         assert status == 1 and sentence in err, err

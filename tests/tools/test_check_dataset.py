@@ -49,6 +49,14 @@ def test_clean_data_with_samples(check_dataset, tmp_path):
         assert not re.search(r'(src|href)=["\']http', page)
 
 
+def test_samples_of_data_that_cannot_be_read(check_dataset, tmp_path, caplog):
+    """The table says why; the samples say no more than that there are none."""
+    folder = InstanceFolder(tmp_path, "gone")
+    status, out, _ = check_dataset(folder, "--output", tmp_path / "out", "--samples", 2)
+    assert status == 1 and "json that cannot be read" in out
+    assert caplog.messages[-1] == "no samples can be drawn: gone cannot be read"
+
+
 def test_every_occurrence_is_in_the_json(check_dataset, tmp_path):
     folder = ordinary(SemanticFolder, tmp_path, "shelf", count=6)
     for index in range(5):

@@ -120,7 +120,7 @@ def test_results_of_each_kind_are_drawn_by_the_program(shapes, tmp_path, capsys)
     for more in ([], ["--kind", "instance"], ["--kind", "semantic"]):
         output = tmp_path / f"pictures{len(pictures)}"
         assert load("draw_results").main([*arguments, *more, "--output", str(output)]) == 0
-        assert capsys.readouterr().out.endswith(f"1 pictures in {output}\n")
+        assert capsys.readouterr().out.endswith(f"1 picture in {output}\n")
         (file,) = output.iterdir()
         pictures.append(file.read_bytes())
     assert pictures[0] == pictures[1] != pictures[2]

@@ -169,6 +169,7 @@ def test_batch_norm_is_what_norm_eval_looks_for():
     [
         ("mobilenetv2_10", "MODEL.TIMM.NAME is 'mobilenetv2_10'.*mobilenetv2_100"),
         ("", "MODEL.TIMM.NAME is ''"),
+        ("hf-hub:timm/resnet18.a1_in1k", r"timm\.list_models\(\), such as resnet18,"),
         ("resnet18.no_such_tag", "timm cannot make MODEL.TIMM.NAME resnet18.no_such_tag: .*tag"),
         ("vit_tiny_patch16_224", "features of stride 16 only, but res2"),
         ("inception_v3", "inception_v3 makes features whose sizes are not"),

@@ -21,9 +21,11 @@ class _Worker:
         self.error: Optional[str] = None
         self.steps: List[Dict[str, Any]] = []
         self.facts: Dict[str, Any] = {}
-        # forks of a process that has imported all, but used no GPU
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([serve.__module__])
+        # forks of a process that has imported all, but used no GPU; Windows has no forks
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload([serve.__module__])
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, job))
         self._process.start()

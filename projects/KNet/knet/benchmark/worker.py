@@ -1,6 +1,6 @@
 """A process that runs the steps of one candidate when it is told to, and says what they took."""
 
-import resource
+import math
 import time
 from multiprocessing.connection import Connection
 from typing import Any, Callable, Dict
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.optimizer import build_optimizer
 from ..errors import UsageError
+from ..peak_memory import peak_bytes
 from .candidates import Candidate, build_candidate
 from .jobs import DTYPES, MACHINE, Job
 from .parts import parameters_of
@@ -111,7 +112,8 @@ class Runner:
     def _peak_gb(self) -> float:
         if self._on_gpu:
             return torch.cuda.max_memory_allocated() / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peak = peak_bytes()
+        return math.nan if peak is None else peak / 2**30
 
 
 def _build_optimizer(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -7,6 +7,7 @@ is refused.
 """
 
 import json
+import os
 import pickle
 import tarfile
 from typing import Any, Dict
@@ -17,7 +18,16 @@ from . import unpickler
 
 __all__ = ["INFO_KEY", "load_file"]
 
-_PICKLES_OWN = ("invalid load key", "pickle data was truncated")  # what pickle itself says
+# what pickle itself says
+_PICKLES_OWN = (
+    *("invalid load key", "pickle data was truncated", "pickle exhausted", "Memo value not found"),
+    *("unpickling stack underflow", "unsupported pickle protocol", "could not find MARK"),
+)
+# by the ending of a file that holds none
+_NO_WEIGHTS = {
+    ".onnx": "it is an exported model: its weights are in the file that it was made of",
+    ".yaml": "it is a config, which tells of no weights",
+}
 INFO_KEY = "knet"  # of this project's files: the config and the classes, beside the weights
 
 
@@ -36,15 +46,15 @@ def load_file(path: str) -> Any:
         return _load(path)
     except OSError:
         raise
-    except pickle.UnpicklingError as error:
-        if not str(error).startswith(_PICKLES_OWN):
-            raise
-        reason = str(error).rstrip(".")
-        raise pickle.UnpicklingError(f"it is damaged or no file of weights ({reason})") from error
     except Exception as error:  # whatever a damaged file brings about
-        raise pickle.UnpicklingError(
-            f"it is damaged or no file of weights ({type(error).__name__}: {error})"
-        ) from error
+        said, reason = str(error).rstrip("."), _NO_WEIGHTS.get(os.path.splitext(path)[1].lower())
+        if reason is None:
+            is_pickles = isinstance(error, pickle.UnpicklingError)
+            if is_pickles and not said.startswith(_PICKLES_OWN):
+                raise
+            kind = "" if is_pickles else f"{type(error).__name__}: "
+            reason = f"it is damaged or no file of weights ({kind}{said})"
+        raise pickle.UnpicklingError(reason) from error
 
 
 def _load(path: str) -> Any:

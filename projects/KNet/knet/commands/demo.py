@@ -58,6 +58,7 @@ from ..video import (
 from ..visualization import VideoDrawer, draw_result
 from ..visualization.window import Window
 from .parsers import parser_of
+from .weights_file import need_weights
 
 SAVE = {
     "coco-panoptic": PanopticFiles,
@@ -143,8 +144,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         args.opts = args.opts[:place] + args.opts[place + 2 :]
     if not args.weights:
         raise UsageError("no weights: give --weights FILE")
-    if "://" not in args.weights:
-        need_file(args.weights, "--weights")
+    need_weights(args.weights)
     if args.video_input is not None:
         need_file(args.video_input, "--video-input")
     for name in ("opacity", "confidence_threshold"):

@@ -109,5 +109,5 @@ def main(argv=None, program: str = "draw_results.py") -> int:
     except (UsageError, DatasetError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 1
-    print(f"{len(files)} pictures in {args.output}")
+    print(f"{len(files)} picture{'s' * (len(files) != 1)} in {args.output}")
     return 0

@@ -55,6 +55,8 @@ def check_args(args: argparse.Namespace) -> None:
         raise UsageError("give the folders of runs, or --weights and --dataset")
     if args.weights and not (args.dataset and args.output):
         raise UsageError("--weights needs --dataset, what to evaluate on, and --output, the page")
+    if args.output and not os.path.splitext(args.output)[1]:  # no browser would show it
+        raise UsageError(f"--output {args.output} is to be a page: give a name that ends in .html")
     for name, value, least, most in (
         ("--images", args.images, 0, 100),
         ("--image-size", args.image_size, 64, 4096),

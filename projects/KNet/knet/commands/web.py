@@ -4,7 +4,6 @@ knet web --weights model_final.pth
 """
 
 import argparse
-import os
 import socket
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Optional, Sequence
 from ..encoding import write_any_text
 from ..errors import DatasetError, UsageError
 from ..predictor import Predictor
+from .weights_file import need_weights
 
 INTERRUPTED = 130
 
@@ -69,9 +69,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         UsageError: an option cannot work.
     """
-    if "://" not in args.weights and not os.path.isfile(args.weights):
-        what = "is a folder" if os.path.isdir(args.weights) else "does not exist"
-        raise UsageError(f"{args.weights} {what}: correct --weights")
+    need_weights(args.weights)
     for name in ("port", "max_side", "max_megapixels", "max_megabytes"):
         if getattr(args, name) <= 0:
             flag = name.replace("_", "-")

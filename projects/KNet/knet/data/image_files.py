@@ -42,6 +42,8 @@ def find_images(
             raise UsageError(
                 f"no file matches {given}: correct the pattern of {option}"
                 if glob.has_magic(given)
+                else f"{given} is an address: download it, and give the file as {option}"
+                if "://" in given
                 else f"{given} does not exist: correct {option}"
             )
         before = len(files)

@@ -26,6 +26,8 @@ _FORMS = {
     "str": "a text",
     "CfgNode": "keys of its own",
 }
+# lists of what has keys of its own
+_LISTS_OF_MAPPINGS = ("DATASETS.CUSTOM", "MODEL.KNET.CLASSES")
 # of what is no yaml of keys: a list, nothing, an image, a file of weights
 _NO_CONFIG = (AttributeError, TypeError, UnicodeDecodeError)
 
@@ -41,16 +43,21 @@ def plainly(error: Exception, cfg: CfgNode, of_key: bool = False) -> str:
     mismatch, unknown = _MISMATCH.fullmatch(said), _UNKNOWN.fullmatch(said)
     if mismatch:
         kind, its_kind, value, key = mismatch.groups()
-        if its_kind == "CfgNode":
-            value = ""
-        takes = f"takes {_FORMS.get(kind) or _list_like(value)}"
-        return f"it {takes}" if of_key else f"{key} is {_shown(value)}, but {takes}"
+        is_mapping = its_kind in ("CfgNode", "dict")
+        takes = f"takes {_FORMS.get(kind) or _list_like(key, '' if is_mapping else value)}"
+        if of_key:
+            return f"it {takes}"
+        return f"{key} {'has keys' if is_mapping else f'is {_shown(value)}'}, but {takes}"
     if unknown:
         key = unknown.group(1)
         near = close_key(key, cfg)
         return f"{key} is no key of the config{f': did you mean {near}?' if near else ''}"
     if isinstance(error, RecursionError):
         return "its _BASE_ leads back to it"
+    if isinstance(error, IsADirectoryError):
+        return f"its _BASE_ is the folder {error.filename}: name a file in it"
+    if "'startswith'" in said or (isinstance(error, FileNotFoundError) and not error.filename):
+        return "its _BASE_ names no file: give it one, or leave it out"
     if isinstance(error, FileNotFoundError):
         near = close_names(os.path.basename(error.filename))
         hint = f": did you mean {' or '.join(near)}?" if near else ""
@@ -78,8 +85,10 @@ def _shown(value: str) -> str:
     return value if value and len(value) < 60 else "something else"
 
 
-def _list_like(value: str) -> str:
+def _list_like(key: str, value: str) -> str:
     """How a single value is written where a list of them is wanted."""
+    if key in _LISTS_OF_MAPPINGS:
+        return "a list of parts with keys: write '- ' before the first key of each, or [{...}]"
     with suppress(ValueError, SyntaxError):
         value = ast.literal_eval(value)
     if not isinstance(value, (str, int, float)) or str(value)[:1] in ("", "(", "[", "{"):

@@ -164,10 +164,11 @@ def train_or_evaluate(cfg: CfgNode, args) -> Dict:
     model = KNetTrainer.build_model(cfg)
     checkpointer = KNetCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
-        trained = os.path.join(cfg.OUTPUT_DIR, "model_final.pth")
+        trained = checkpointer.last_checkpoint()
+        example = f", such as MODEL.WEIGHTS {trained}" if trained else ""
         logger.warning(
             "MODEL.WEIGHTS is empty: evaluating a model that has learned nothing; give the weights "
-            f"of one that has, such as MODEL.WEIGHTS {trained}"
+            f"of one that has{example}"
         )
     checkpointer.complete = True  # weights left out would make the result meaningless
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)

@@ -2,11 +2,12 @@
 
 import datetime
 import logging
-import sys
 from typing import Iterator, Optional
 
 import torch
 from detectron2.utils.events import EventStorage, EventWriter, get_event_storage
+
+from ..peak_memory import peak_bytes
 
 __all__ = ["ProgressPrinter"]
 
@@ -79,9 +80,5 @@ def _memory() -> str:
     """The most that this process has held: of the GPU, or of the machine where it uses none."""
     if torch.cuda.is_initialized():
         return f"max_mem: {torch.cuda.max_memory_allocated() / 2**20:.0f}M"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return ""
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on a Mac, KB elsewhere
-    return f"max_mem: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.0f}M (CPU)"
+    peak = peak_bytes()
+    return "" if peak is None else f"max_mem: {peak / 2**20:.0f}M (CPU)"

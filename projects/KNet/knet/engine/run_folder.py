@@ -83,6 +83,10 @@ class RunFolder(Checkpointer):
         """Also one that ``last_checkpoint`` does not name, as that file is missing."""
         return bool(self._candidates())
 
+    def last_checkpoint(self) -> str:
+        """Path of the last that is there, whole or not; "" if there is none."""
+        return next(filter(os.path.isfile, self._candidates()), "")
+
     def readable_checkpoint(self) -> str:
         """The last checkpoint, or the newest before it that can be read.
 

@@ -22,22 +22,34 @@ _OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
 _STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
 
 _BACKBONE = r"backbone\..+"
-_RESNET = r"backbone\.(bottom_up\.)?res\d\..+"
+_STAGE = r"backbone\.(bottom_up\.)?res{}\..+"
 _BOTTLENECK = r"backbone\.(bottom_up\.)?res\d\.\d+\.conv3\..+"
 _TIMM = r"backbone\.(bottom_up\.)?model\..+"
+# of our ASPP head and of Detectron2's DeepLab V3 and V3+
+_ASPP = r"sem_seg_head\.(base_head\.)?(aspp|decoder\.\w+\.project_conv\.convs\.).+"
 # names of the tensors that mean something else where the key is another
 _PARTS: Dict[str, str] = {
     "MODEL.RESNETS.STRIDE_IN_1X1": _BOTTLENECK,  # ResNet-18 and 34 have none
-    "MODEL.RESNETS.RES4_DILATION": _RESNET,
-    "MODEL.RESNETS.RES5_DILATION": _RESNET,
+    "MODEL.RESNETS.RES4_DILATION": _STAGE.format(4),
+    "MODEL.RESNETS.RES5_DILATION": _STAGE.format(5),
+    "MODEL.RESNETS.RES5_MULTI_GRID": _STAGE.format(5),
     "MODEL.TIMM.NAME": _TIMM,
     "MODEL.TIMM.OUTPUT_STRIDE": _TIMM,
     "MODEL.FPN.FUSE_TYPE": r"backbone\.fpn_.+",
-    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": r"sem_seg_head\.(base_head\.)?aspp.+",
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": _ASPP,
     "MODEL.KNET.NUM_GROUPS": r"(neck|kernel_head)\..+",
     "MODEL.KNET.NECK.STRIDE": r"neck\..+",
     "MODEL.KNET.KERNEL_HEAD.STUFF_SCORES": r"kernel_head\.point_proj\..+",
     "MODEL.KNET.KERNEL_UPDATE.NUM_HEADS": r"(.+\.)?kernel_update_heads\.\d+\.attention\..+",
+}
+# what Detectron2's DeepLab has added to its ResNet's keys: its builders that do not look at it
+_RESNET_BUILDERS = (
+    *("build_resnet_backbone", "build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone"),
+    "build_knet_resnet_fpn_backbone",
+)
+_NOT_OF_BUILDERS: Dict[str, Collection[str]] = {
+    "MODEL.RESNETS.RES4_DILATION": _RESNET_BUILDERS,
+    "MODEL.RESNETS.RES5_MULTI_GRID": (*_RESNET_BUILDERS, "build_deep_stem_resnet_backbone"),
 }
 # of an image's values, or of results too: another may be meant
 _CHOICES: Dict[str, str] = {
@@ -120,6 +132,8 @@ def compare_silent_keys(description: Any, info: Optional[ModelInfo], loading: Lo
         if was == now or not any(re.fullmatch(names, name) for name in loading.taken):
             continue
         if key.endswith("STUFF_SCORES") and all(each.isthing for each in info.classes):
+            continue
+        if info.cfg.MODEL.BACKBONE.NAME in _NOT_OF_BUILDERS.get(key, ()):
             continue
         difference = (
             f"{loading.path} is of a model that was trained with {key} {was}, this one has {now}"

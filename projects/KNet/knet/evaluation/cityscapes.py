@@ -5,8 +5,9 @@ import importlib.util
 import logging
 import os
 from collections import OrderedDict
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -30,7 +31,7 @@ class _CityscapesInstances(CityscapesInstanceEvaluator):
 
     def evaluate(self) -> Optional[Dict]:
         """``cityscapes_segm`` with AP and AP50, on the main process."""
-        return _renamed(super().evaluate(), "segm")
+        return _by_scripts(super().evaluate, "segm")
 
 
 class _CityscapesSemSeg(CityscapesSemSegEvaluator):
@@ -38,10 +39,23 @@ class _CityscapesSemSeg(CityscapesSemSegEvaluator):
 
     def evaluate(self) -> Optional[Dict]:
         """``cityscapes_sem_seg`` with IoU and iIoU, of classes and of categories (``_sup``)."""
-        return _renamed(super().evaluate(), "sem_seg")
+        return _by_scripts(super().evaluate, "sem_seg")
 
 
-def _renamed(results: Optional[Dict], key: str) -> Optional[Dict]:
+def _by_scripts(evaluate: Callable[[], Optional[Dict]], key: str) -> Optional[Dict]:
+    """None where Cityscapes' scripts do not know the newest NumPy, as their release 2.3 does not
+    know NumPy 2.4: a training shall not end in an error for figures that others stand for.
+    """
+    try:
+        results = evaluate()
+    except (AttributeError, TypeError) as error:
+        logger.warning(
+            "Cityscapes' own scripts do not work with NumPy %s (%s), their figures are left out: "
+            "pip install 'numpy<2.4'",
+            np.__version__,
+            error,
+        )
+        return None
     return None if results is None else OrderedDict({f"cityscapes_{key}": results[key]})
 
 

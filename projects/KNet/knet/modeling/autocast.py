@@ -5,7 +5,7 @@ from typing import ContextManager, Optional
 
 import torch
 
-__all__ = ["DTYPES", "inference_autocast", "inference_dtype"]
+__all__ = ["DTYPES", "inference_autocast", "inference_dtype", "without_autocast"]
 
 # by SOLVER.AMP.DTYPE
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -19,3 +19,8 @@ def inference_dtype(cfg) -> Optional[torch.dtype]:
 def inference_autocast(device: torch.device, dtype: Optional[torch.dtype]) -> ContextManager:
     """Autocast to ``dtype``; without one nothing is changed, whatever autocast there is outside."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def without_autocast(device: torch.device) -> ContextManager:
+    """Each operation in its inputs' precision; also of tensors without values, which know none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)

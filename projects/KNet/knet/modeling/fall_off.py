@@ -9,6 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .autocast import without_autocast
 from .points import offsets
 from .recorded import is_recorded
 
@@ -69,23 +70,31 @@ class _FallOff(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        matrix, points, votes = ctx.saved_tensors
-        of_matrix, of_votes = torch.empty_like(matrix), torch.zeros_like(votes)
-        for image, some in _chunks(gradient):
-            part = slice(image, image + 1), some
-            across, along, y, x = (
-                values[0].flatten(1)
-                for values in _distances(matrix[part], points[part], votes[part[0]])
-            )
-            minus_half = gradient[image, some].flatten(1)  # of the gradient of both distances
-            across.mul_(minus_half)
-            along.mul_(minus_half)
-            sums = [_dot(across, y), _dot(along, y), _dot(along, x)]
-            of_matrix[image, some] = torch.stack(sums, dim=1)
-            first, below, second = matrix[image, some].t()
-            of_votes[image, 0] += (first @ across + below @ along).view_as(of_votes[image, 0])
-            of_votes[image, 1] += (second @ along).view_as(of_votes[image, 1])
-        return gradient, of_matrix.mul_(-2), None, of_votes.mul_(-2)
+        # Also where the caller's autocast is on, which would round what is summed over the map. (A
+        # decorator for this is in newer PyTorch alone.)
+        with without_autocast(gradient.device):
+            of_matrix, of_votes = _gradients(gradient, *ctx.saved_tensors)
+        return gradient, of_matrix, None, of_votes
+
+
+def _gradients(gradient, matrix, points, votes):
+    """Of matrix and votes, by that of the logits."""
+    of_matrix, of_votes = torch.empty_like(matrix), torch.zeros_like(votes)
+    for image, some in _chunks(gradient):
+        part = slice(image, image + 1), some
+        across, along, y, x = (
+            values[0].flatten(1)
+            for values in _distances(matrix[part], points[part], votes[part[0]])
+        )
+        minus_half = gradient[image, some].flatten(1)  # of the gradient of both distances
+        across.mul_(minus_half)
+        along.mul_(minus_half)
+        sums = [_dot(across, y), _dot(along, y), _dot(along, x)]
+        of_matrix[image, some] = torch.stack(sums, dim=1)
+        first, below, second = matrix[image, some].t()
+        of_votes[image, 0] += (first @ across + below @ along).view_as(of_votes[image, 0])
+        of_votes[image, 1] += (second @ along).view_as(of_votes[image, 1])
+    return of_matrix.mul_(-2), of_votes.mul_(-2)
 
 
 def _chunks(maps: torch.Tensor) -> Iterator[Tuple[int, slice]]:

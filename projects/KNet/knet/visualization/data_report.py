@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Iterable, List, Sequence
 
 import numpy as np
+from detectron2.data import DatasetCatalog
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -66,6 +67,10 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _draw_samples(cfg, number: int, folder: str) -> List[str]:
+    unread = [name for name in cfg.DATASETS.TRAIN if name not in DatasetCatalog]
+    if unread:
+        logger.warning("no samples can be drawn: %s cannot be read", ", ".join(unread))
+        return []
     try:
         return draw_training_samples(cfg, number, folder)
     except (DatasetError, UsageError) as error:  # the report tells why

@@ -113,7 +113,8 @@ def _read_registered(made: CheckedSet, tell: Tell) -> None:
     if kind == "coco" and _has(arguments, "instances_json"):
         return _read_instances(made, arguments, tell)
     made.dicts = load_dicts(made.name)
-    made.label_maps = metadata.get("sem_seg_root") is not None
+    # Cityscapes' have no such root, and names of things too
+    made.label_maps = metadata.get("sem_seg_root") is not None or _are_label_maps(made.dicts)
     made.ignore_label = metadata.get("ignore_label", 255)
     names = metadata.get("stuff_classes" if made.label_maps else "thing_classes")
     made.classes = dict(enumerate(names or ()))
@@ -121,6 +122,11 @@ def _read_registered(made: CheckedSet, tell: Tell) -> None:
     stuff = metadata.get("stuff_dataset_id_to_contiguous_id")
     if not made.label_maps:
         made.things = tuple(things.values()) if things and stuff else tuple(made.classes)
+
+
+def _are_label_maps(dicts: List[Dict]) -> bool:
+    others = ("annotations", "segments_info")
+    return all("sem_seg_file_name" in d and not any(d.get(key) for key in others) for d in dicts)
 
 
 def _has(arguments: Dict, *keys: str) -> bool:

@@ -183,7 +183,8 @@ def _create(name: str, in_channels: int, pretrained: bool, output_stride: int) -
             "pip install timm"
         ) from error
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=5)
+        of_hub = name.rpartition("/")[2].partition(".")[0]  # as the model hub writes names
+        near = difflib.get_close_matches(of_hub, timm.list_models(), n=5)
         raise UsageError(
             f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not know: name one "
             f"of timm.list_models(){', such as ' + ', '.join(near) if near else ''}"
