@@ -14,6 +14,12 @@ from knet.errors import UsageError
 
 
 @pytest.fixture
+def tiny_config(tiny_config):
+    tiny_config.SOLVER.FUSED = False  # what is compared is equal to the bit
+    return tiny_config
+
+
+@pytest.fixture
 def model(tiny_config):
     torch.manual_seed(0)
     return build_model(tiny_config)
@@ -208,8 +214,30 @@ class TestFused:
             assert "SOLVER.FUSED" in str(error) and "ADAMW for a cpu" in str(error)
             pytest.skip(str(error))
 
-    def test_it_is_off_unless_wanted(self, tiny_config):
-        assert not build_optimizer(tiny_config, Small()).param_groups[0]["fused"]
+    def test_by_default_it_is_used_where_there_is_one(self, config, fused):
+        config.SOLVER.FUSED = None
+        assert build_optimizer(config, Small()).param_groups[0]["fused"] is True
+
+    def test_by_default_a_torch_without_it_does_without(self, config, monkeypatch):
+        monkeypatch.setattr("knet.engine.optimizer._has_fused", lambda kind, device: False)
+        config.SOLVER.FUSED = None
+        assert not build_optimizer(config, Small()).param_groups[0]["fused"]
+        config.SOLVER.FUSED = True
+        with pytest.raises(UsageError, match=r"SOLVER\.FUSED is True.* no fused ADAMW for a cpu"):
+            build_optimizer(config, Small())
+
+    def test_other_devices_have_it_only_if_wanted(self, config):
+        config.SOLVER.FUSED = None
+        optimizer = build_optimizer(config, Small().to("meta"))
+        assert not optimizer.param_groups[0]["fused"]
+
+    @pytest.mark.parametrize("word", ["False", "None", "True"])
+    def test_the_key_takes_all_three(self, config, word):
+        config.merge_from_list(["SOLVER.FUSED", word])
+        assert config.SOLVER.FUSED is {"False": False, "None": None, "True": True}[word]
+        again = config.clone()
+        again.merge_from_other_cfg(config.load_cfg(config.dump()))
+        assert again.SOLVER.FUSED is config.SOLVER.FUSED
 
     @pytest.mark.parametrize("scale", [1000.0, 0.01])
     def test_it_does_the_same(self, config, fused, scale):

@@ -83,3 +83,32 @@ def test_results_in_the_fast_layout_are_the_same():
         logits = model.sem_seg_head.predict(model.backbone(seen[0].contiguous()))[-1].mask_logits
     logits = nn.functional.interpolate(logits, (64, 96), mode="bilinear", align_corners=False)
     assert (result - logits[0]).abs().max() < 1e-5 * logits.abs().max()
+
+
+def frozen_at(number: int):
+    cfg = small_config("SemSegFPNHead", "SemanticKNet")
+    cfg.MODEL.BACKBONE.FREEZE_AT = number
+    torch.manual_seed(0)
+    return build_model(cfg).train()
+
+
+@pytest.mark.parametrize("number, layers", [(0, 0), (1, 1), (2, 2), (3, 3)])
+def test_frozen_layers_alone_are_channels_last_in_training(number, layers):
+    model, are_last = frozen_at(number), []
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
+    for module in (bottom_up.stem, *bottom_up.stages):
+        module.register_forward_pre_hook(
+            lambda m, x: are_last.append(x[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    losses = model(training_batch())
+    assert are_last == [True] * layers + [False] * (len(are_last) - layers)
+    sum(losses.values()).backward()
+
+
+def test_losses_are_those_of_the_layout_before(monkeypatch):
+    batch = training_batch()
+    fast = frozen_at(2)(batch)
+    monkeypatch.setattr("knet.modeling.semantic.meta_arch.frozen_in_fast_layout", lambda x: None)
+    plain = frozen_at(2)(batch)
+    for name, loss in plain.items():
+        torch.testing.assert_close(fast[name], loss, rtol=1e-4, atol=0)

@@ -288,8 +288,9 @@ def _add_solver(cfg: CN) -> None:
     # With SOLVER.AMP.ENABLED (and TEST.AMP) the network computes in float16 (a GPU) or bfloat16
     # (a GPU or a CPU)
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # One kernel for the optimizer's step instead of several; not every torch has one for a CPU
-    cfg.SOLVER.FUSED = False
+    # One kernel for the optimizer's step instead of several; None: on a CPU, where torch has it
+    # (2.3 has not)
+    cfg.SOLVER.FUSED = None
 
     # A running average of the weights: what is evaluated, written as model file, and taken from
     # MODEL.WEIGHTS where the file has one

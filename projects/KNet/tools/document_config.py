@@ -160,9 +160,8 @@ def page() -> str:
         rows = sections.setdefault(key.name.rpartition(".")[0], [])
         value = defaults[key.name]
         shown = f'"{value}"' if isinstance(value, str) else str(value)
-        rows.append(
-            f"| `{key.name}` | {type(value).__name__} | `{shown}` | {markdown(key.meaning)} |"
-        )
+        kind = "bool" if value is None else type(value).__name__
+        rows.append(f"| `{key.name}` | {kind} | `{shown}` | {markdown(key.meaning)} |")
     blocks = [INTRODUCTION]
     for section, rows in sections.items():
         blocks.append(f"## {section}\n\n{_said_of_section(section, keys)}")

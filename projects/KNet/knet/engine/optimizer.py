@@ -18,7 +18,8 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     Backbone parameters, without the feature pyramid, learn at ``SOLVER.BACKBONE_MULTIPLIER`` of
     the rate. With ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` "full_model" the norm of all gradients
     together is clipped at ``CLIP_VALUE`` before each step. Parameters whose name fits a pattern of
-    ``SOLVER.NO_DECAY`` have no weight decay. ``SOLVER.FUSED`` makes the step one kernel.
+    ``SOLVER.NO_DECAY`` have no weight decay. ``SOLVER.FUSED`` makes the step one kernel; None: on a
+    CPU, where this torch has that.
     """
     prefix = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     params = get_default_optimizer_params(
@@ -41,21 +42,29 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
         kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
     else:
         raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
-    if cfg.SOLVER.FUSED:
-        kwargs["fused"] = True
-    cls = _with_clipping(cfg, cls)
-    kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
-    try:
-        optimizer = cls(params, **kwargs)
-    except RuntimeError as error:
-        if not cfg.SOLVER.FUSED:
-            raise
+    device = next(model.parameters()).device.type
+    fused = cfg.SOLVER.FUSED
+    if fused is None:  # elsewhere torch's own choice is as fast
+        fused = device == "cpu" and _has_fused(cls, device)
+    elif fused and not _has_fused(cls, device):
         raise UsageError(
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
-            f"{next(model.parameters()).device.type}: set it to False"
-        ) from error
+            f"{device}: set it to False"
+        )
+    if fused:
+        kwargs["fused"] = True
+    kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    optimizer = _with_clipping(cfg, cls)(params, **kwargs)
     optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
     return optimizer
+
+
+def _has_fused(kind: Type[torch.optim.Optimizer], device: str) -> bool:
+    try:
+        kind([nn.Parameter(torch.zeros(1, device=device))], lr=0.0, fused=True)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _with_own_kernels(optimizer: torch.optim.Optimizer, state: Dict) -> Dict:

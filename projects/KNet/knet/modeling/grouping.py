@@ -93,7 +93,12 @@ def logit(probability: float) -> float:
 
 
 def _sum_inside(shares: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
-    return torch.einsum("bnhw,bchw->bnc", shares, feature_map.float())
+    feature_map = feature_map.float()
+    if not feature_map.requires_grad:
+        return torch.einsum("bnhw,bchw->bnc", shares, feature_map)
+    # the other way round, so that the gradient of the map is laid out as the map is
+    sums = torch.bmm(feature_map.flatten(2), shares.flatten(2).transpose(1, 2))
+    return sums.transpose(1, 2)
 
 
 def _matrix(transform: nn.Conv2d) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ from torch import nn
 from ..data.class_layout import ClassLayout, resolve_class_layout
 from .autocast import inference_autocast, inference_dtype
 from .counts import Counts
-from .cpu import prefer_onednn, to_fast_layout
+from .cpu import frozen_in_fast_layout, prefer_onednn, to_fast_layout
 from .criterion import Criterion
 from .frozen_norm import fold_frozen_norms, keep_statistics
 from .images import check_output_sizes, normalize_images
@@ -21,6 +21,7 @@ from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
 from .mask_iou import weigh_classes
 from .masks import enlarge
+from .merged_convs import merge_finest_level
 from .neck import build_neck
 from .structures import StagePrediction
 from .targets import TargetBuilder
@@ -84,6 +85,8 @@ class KNet(nn.Module):
             fold_frozen_norms(backbone)
         if on_cpu:
             prefer_onednn(self)
+            frozen_in_fast_layout(backbone)
+            merge_finest_level(backbone, neck)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...data.class_layout import resolve_semantic_classes
 from ...errors import DatasetError
 from ..autocast import inference_autocast, inference_dtype
-from ..cpu import prefer_onednn, to_fast_layout
+from ..cpu import frozen_in_fast_layout, prefer_onednn, to_fast_layout
 from ..frozen_norm import fold_frozen_norms, keep_statistics
 from ..images import check_output_sizes, normalize_images
 from ..masks import resize
@@ -67,6 +67,7 @@ class SemanticKNet(SemanticSegmentor):
             fold_frozen_norms(backbone)
         if on_cpu:
             prefer_onednn(self)
+            frozen_in_fast_layout(backbone)
 
     @classmethod
     def from_config(cls, cfg):
