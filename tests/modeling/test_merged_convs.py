@@ -113,6 +113,16 @@ def test_what_it_predicts_stays_as_it_was(plain, merged, calls):
     assert not calls
 
 
+def test_in_inference_each_is_computed_in_its_place(plain, merged, calls):
+    """Whoever looks at the pyramid's levels, with or without gradients, sees them whole."""
+    images = torch.rand(1, 3, 64, 96)
+    ours, before = (model.eval()[0](images) for model in (merged, plain))
+    assert ours.keys() == before.keys()
+    assert all(torch.equal(ours[name], before[name]) for name in before)
+    assert torch.equal(merged[1](ours)[0], plain[1](before)[0])
+    assert not calls
+
+
 def test_a_copy_computes_with_its_own_weights(merged):
     images = torch.rand(1, 3, 64, 96)
     other = copy.deepcopy(merged)

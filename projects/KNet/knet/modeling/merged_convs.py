@@ -23,10 +23,10 @@ _CELLS_A_CHANNEL = 32
 
 
 def merge_finest_level(backbone: nn.Module, neck: nn.Module) -> None:
-    """Let the neck compute the pyramid's finest output, which the pyramid leaves out from now on.
+    """Let the neck compute the pyramid's finest output in training; the pyramid leaves it out then.
 
-    With gradients, where it pays, both convolutions are one, the same to rounding; without, they
-    are computed as before. Nothing happens where the neck reads that level otherwise.
+    Both convolutions are one where that pays, the same to rounding. In inference each is
+    computed in its place. Nothing happens where the neck reads that level otherwise.
     """
     if not (isinstance(backbone, FPN) and type(neck) is SemanticFPN):
         return
@@ -42,12 +42,14 @@ def merge_finest_level(backbone: nn.Module, neck: nn.Module) -> None:
 
 class _LeftOut(Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x
+        return x if self.training else super().forward(x)
 
 
 class _WithFirst(Conv2d):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         (first,) = self.first
+        if not first.training:
+            return super().forward(x)
         if not _pays(x):
             return super().forward(Conv2d.forward(first, x))
         x = merged_convs(x, first.weight, first.bias, self.weight, self.bias)
