@@ -17,9 +17,8 @@ THINGS = 5
 
 @pytest.fixture
 def job(tiny_options):
-    options = pairs({k: v for k, v in tiny_options.items() if k.startswith("MODEL.")})
-
     def make(kind, candidate=DEMO_CONFIG, **settings):
+        options = pairs({k: v for k, v in tiny_options.items() if k.startswith("MODEL.")})
         common = Settings((DEMO_CONFIG,), tuple(options), sizes=(SIZE,), **settings)
         return Job(candidate, kind, SIZE, 1, THINGS, None, common)
 
@@ -91,7 +90,9 @@ def test_operations_are_counted(job):
     assert found["matrix product"] == 2 * 1024**3
 
 
-def test_made_up_objects_are_found(job):
+@pytest.mark.parametrize("has_iou_branch", [False, True])
+def test_made_up_objects_are_found(job, tiny_options, has_iou_branch):
+    tiny_options["MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH"] = has_iou_branch
     runner = Runner(job("inference"))
     (result,) = runner.forward()
     runner.close()

@@ -10,6 +10,7 @@ from tests.modeling.semantic.heads import small_config
 @pytest.mark.parametrize(
     "options, sentence",
     [
+        (["SOLVER.FUSED", "false"], r"SOLVER\.FUSED is 'false': use True, False or None"),
         (["SOLVER.ACCUMULATE", 0], r"SOLVER\.ACCUMULATE is 0: 1 "),
         (["SOLVER.ACCUMULATE", 3], r"IMS_PER_BATCH 2 .*SOLVER\.ACCUMULATE 3 .* multiple of 3"),
         (

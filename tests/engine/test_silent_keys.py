@@ -177,5 +177,15 @@ def test_a_file_without_an_iou_branch(tmp_path):
     """The branch has tensors, of which a file of before has none: the sentence names the key."""
     key = "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH"
     path = saved(tmp_path, build(key, False))
-    with pytest.raises(UsageError, match=f"without IoU branch: set {key} to False"):
-        load(build(key, True), path, complete=True)
+    for complete, more in ((True, "$"), (False, ", or MODEL.KNET.WEIGHTS_PARTLY to True")):
+        with pytest.raises(UsageError, match=f"without IoU branch: set {key} to False{more}"):
+            load(build(key, True), path, complete=complete)
+
+
+def test_a_run_with_an_iou_branch_goes_on_with_it(tmp_path):
+    """Its optimizer knows the branch, of which the model would only make a warning."""
+    key = "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH"
+    KNetCheckpointer(build(key, True), str(tmp_path)).save("model_0000009")
+    checkpointer = KNetCheckpointer(build(key, False), str(tmp_path))
+    with pytest.raises(UsageError, match=f"set {key} to True, or choose another OUTPUT"):
+        checkpointer.resume_or_load("", resume=True)

@@ -17,7 +17,10 @@ from knet.visualization.mean_masks import GRID, MeanMasks
 from tests.conftest import DEMO_CONFIG, pairs
 from tests.tools.demo import make_model_file, write_picture
 
-POINTS = {"MODEL.KNET.KERNEL_HEAD.NAME": "PointKernelHead"}
+POINTS = {
+    "MODEL.KNET.KERNEL_HEAD.NAME": "PointKernelHead",
+    "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH": True,
+}
 
 
 @pytest.fixture
@@ -40,6 +43,8 @@ def test_what_is_recorded_is_what_the_model_does(predictor, pictures):
     assert len(record.stages) == len(model.kernel_update_heads) + 1 == 3
     found = record.found(-1, 0.0)
     assert found.kernels == [s["kernel"] for s in before["panoptic_seg"][1]] != []
+    scores = [segment["score"] for segment in found.segmentation.segments]
+    assert scores == [s["score"] for s in before["panoptic_seg"][1]]
     ids = before["panoptic_seg"][0].numpy()
     for box, mask, segment in zip(
         found.segmentation.boxes, found.segmentation.masks, before["panoptic_seg"][1]

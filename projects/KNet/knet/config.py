@@ -111,7 +111,7 @@ def _add_model(cfg: CN) -> None:
     # the stage before
     knet.KERNEL_UPDATE.RESIDUAL = False
     # Also predict the IoU of each instance kernel's mask with its object (not the paper's): class
-    # scores of the results are multiplied by it
+    # scores of the results are multiplied by it. A semantic model has none
     knet.KERNEL_UPDATE.IOU_BRANCH = False
 
     # Semantic models: kernel update on top of a head that ends in a 1x1 classifier, for
@@ -171,8 +171,8 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.LOSS.SAMPLED_CELLS = 0
     # Of the point map of PointKernelHead
     knet.LOSS.POINT_WEIGHT = 1.0
-    # Of its votes: how far from the middle of its object each cell votes. 0: votes learn from the
-    # masks alone
+    # Of the votes of PointKernelHead: how far from the middle of its object each cell votes. 0:
+    # votes learn from the masks alone
     knet.LOSS.VOTE_WEIGHT = 0.0
     # Of KERNEL_UPDATE.IOU_BRANCH
     knet.LOSS.IOU_WEIGHT = 1.0

@@ -93,7 +93,7 @@ def found_by_knet(
             made.append(make(prediction))
         wanted = (prediction.mask_logits, prediction.class_logits)
         masks, classes = (m.to(w).expand_as(w) for m, w in zip(made[0], wanted))
-        return replace(prediction, mask_logits=masks, class_logits=classes)
+        return replace(prediction, mask_logits=masks, class_logits=classes, iou_logits=None)
 
     return (lambda prediction: prediction) if scene == "weights" else found
 

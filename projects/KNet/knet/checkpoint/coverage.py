@@ -94,6 +94,14 @@ class Coverage:
             UsageError: some part is loaded in part, or the backbone not as a whole.
         """
         wrong = [part for part in self.parts if not part.fits]
+        lacking = [name for part in wrong for name in part.lacking]
+        has_deeper = any(part.deeper for part in wrong)
+        if lacking and not has_deeper and all(".iou_branch." in name for name in lacking):
+            raise UsageError(
+                f"{path} is of a model without IoU branch: set "
+                "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH to False, or MODEL.KNET.WEIGHTS_PARTLY to "
+                "True to learn the branch from nothing"
+            )
         if wrong:
             raise UsageError(
                 f"{path} fits this model only in part ({'; '.join(map(str, wrong))}): {_ADVICE}"

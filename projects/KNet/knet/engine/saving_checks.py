@@ -33,6 +33,8 @@ def check_saving(cfg, num_workers: int) -> None:
 
 def _check_parts(cfg, num_workers: int) -> None:
     solver, parts = cfg.SOLVER, cfg.SOLVER.ACCUMULATE
+    if solver.FUSED is not None and not isinstance(solver.FUSED, bool):
+        raise UsageError(f"SOLVER.FUSED is {solver.FUSED!r}: use True, False or None")
     if parts < 1:
         raise UsageError(f"SOLVER.ACCUMULATE is {parts}: 1 (the batch at once) or more")
     if solver.IMS_PER_BATCH % (num_workers * parts):

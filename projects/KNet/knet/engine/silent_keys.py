@@ -17,6 +17,8 @@ __all__ = ["Loading", "compare_silent_keys", "compare_stages"]
 
 logger = logging.getLogger(__name__)
 
+IOU_BRANCH = "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH"
+
 _OF_STAGE = re.compile(r"((?:.*\.)?kernel_update_heads\.\d+)\..+")
 # by MODEL.KNET.KERNEL_UPDATE.RESIDUAL: what update stages do
 _STAGES_IN_WORDS = {False: "make masks anew", True: "add to the masks of the stage before"}
@@ -58,7 +60,7 @@ _CHOICES: Dict[str, str] = {
     "INPUT.FORMAT": _BACKBONE,
     "INPUT.VALUE_RANGE": _BACKBONE,
     "MODEL.KNET.MASK_THRESHOLD": r"kernel_head\..+",
-    "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH": r"kernel_update_heads\..+",
+    IOU_BRANCH: r"kernel_update_heads\..+",
 }
 
 
@@ -138,7 +140,8 @@ def compare_silent_keys(description: Any, info: Optional[ModelInfo], loading: Lo
         difference = (
             f"{loading.path} is of a model that was trained with {key} {was}, this one has {now}"
         )
-        if key in _CHOICES:
+        goes_on = loading.purpose == "resume" and key == IOU_BRANCH  # its optimizer knows more
+        if key in _CHOICES and not goes_on:
             logger.warning(f"{difference}: set it to {was}, unless that is meant")
         elif loading.complete:
             loading.refuse(difference, key, was)

@@ -54,6 +54,7 @@ def _by_scripts(evaluate: Callable[[], Optional[Dict]], key: str) -> Optional[Di
             "pip install 'numpy<2.4'",
             np.__version__,
             error,
+            exc_info=True,
         )
         return None
     return None if results is None else OrderedDict({f"cityscapes_{key}": results[key]})

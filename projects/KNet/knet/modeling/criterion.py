@@ -285,7 +285,7 @@ class Criterion(nn.Module):
         normaliser = self.normalizer.averaged(num_objects, points.logits.device)
         total = point_loss(points.logits.float(), target)
         losses = {"loss_point": self.point_weight * total / normaliser}
-        if self.vote_weight > 0:
+        if self.vote_weight > 0 and points.votes is not None:
             total = vote_loss(points.votes.float(), targets.thing_masks)
             losses["loss_vote"] = self.vote_weight * total / normaliser
         return losses

@@ -21,7 +21,6 @@ from .kernel_head import build_kernel_head
 from .kernel_update import build_kernel_update_head
 from .mask_iou import weigh_classes
 from .masks import enlarge
-from .merged_convs import merge_finest_level
 from .neck import build_neck
 from .structures import StagePrediction
 from .targets import TargetBuilder
@@ -86,7 +85,6 @@ class KNet(nn.Module):
         if on_cpu:
             prefer_onednn(self)
             frozen_in_fast_layout(backbone)
-            merge_finest_level(backbone, neck)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 

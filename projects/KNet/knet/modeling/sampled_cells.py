@@ -2,7 +2,8 @@
 
 A loss is a mean over cells, which a few thousand random ones estimate. Most of those of a mask are
 chosen where it is unsure, as in PointRend ("PointRend: Image Segmentation as Rendering", section
-3.1) and Mask2Former. Masks are then read where they are looked at, and never enlarged.
+3.1) and Mask2Former. Masks are then read where they are looked at, and not enlarged
+(but, without a gradient, for the IoU that an IoU branch learns).
 
 Shape shorthand: B images, N kernels, T things, S stuff classes, C maps an image, P masks, H x W the
 neck's map, h x w the mask stride's, M cells.

@@ -18,7 +18,7 @@ class Points:
 
     logits: torch.Tensor  # (B, thing classes, H, W), is the middle of an object here
     cells: torch.Tensor  # (B, instance kernels) y * W + x
-    votes: torch.Tensor  # (B, 2, H, W) y and x of v, in 4 cells
+    votes: Optional[torch.Tensor] = None  # (B, 2, H, W) y and x of v, in 4 cells
 
 
 @dataclass

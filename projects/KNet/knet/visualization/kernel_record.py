@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data.image_reading import ImageSource
 from ..errors import UsageError
+from ..modeling.mask_iou import weigh_classes
 from ..modeling.masks import on_grid
 from ..modeling.meta_arch import KNet
 from ..modeling.structures import StagePrediction
@@ -153,6 +154,9 @@ def _watched(
     def ask_for_weights(module, args, kwargs):
         return args, {**kwargs, "need_weights": True, "average_attn_weights": True}
 
+    def rated(stage: StagePrediction) -> StagePrediction:  # as the last one's result is
+        return weigh_classes(stage, model.criterion.num_kernels)
+
     with contextlib.ExitStack() as stack:
 
         def keep(handle) -> None:
@@ -165,5 +169,5 @@ def _watched(
                 if isinstance(module, nn.MultiheadAttention):
                     keep(module.register_forward_pre_hook(ask_for_weights, with_kwargs=True))
                     keep(module.register_forward_hook(lambda _, __, out: attention.append(out[1])))
-            keep(head.register_forward_hook(lambda _, __, out: stages.append(out)))
+            keep(head.register_forward_hook(lambda _, __, out: stages.append(rated(out))))
         yield
