@@ -218,6 +218,18 @@ class TestFused:
         config.SOLVER.FUSED = None
         assert build_optimizer(config, Small()).param_groups[0]["fused"] is True
 
+    @pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+    def test_by_default_every_torch_makes_a_step(self, config, name):
+        """One that is built need not be one that has the kernel."""
+        config.SOLVER.FUSED, config.SOLVER.OPTIMIZER = None, name
+        model = Small()
+        before = [parameter.clone() for parameter in model.parameters()]
+        optimizer = build_optimizer(config, model)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        assert not any(map(torch.equal, before, model.parameters()))
+
     def test_by_default_a_torch_without_it_does_without(self, config, monkeypatch):
         monkeypatch.setattr("knet.engine.optimizer._has_fused", lambda kind, device: False)
         config.SOLVER.FUSED = None

@@ -60,8 +60,10 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _has_fused(kind: Type[torch.optim.Optimizer], device: str) -> bool:
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    parameter.grad = torch.zeros_like(parameter)
     try:
-        kind([nn.Parameter(torch.zeros(1, device=device))], lr=0.0, fused=True)
+        kind([parameter], lr=0.0, fused=True).step()  # torch 2.3 builds a fused SGD for a CPU too
     except RuntimeError:
         return False
     return True
