@@ -6,7 +6,7 @@ of which a few tensors fit is random, and no loss tells.
 
 import re
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, Mapping, Optional
+from typing import Collection, Dict, Iterable, List, Mapping, Optional
 
 import torch
 from tabulate import tabulate
@@ -14,7 +14,7 @@ from tabulate import tabulate
 from ..errors import UsageError
 from .fit import first_convolution
 
-__all__ = ["Coverage", "Part", "measure_coverage"]
+__all__ = ["Coverage", "Part", "measure_coverage", "require_iou_branch"]
 
 # The first pattern that a tensor's name starts with says what it is part of
 _PARTS = (
@@ -79,6 +79,23 @@ class Part:
         return f"{self.name}: {len(self.taken)} of {total} tensors, {first} {how}"
 
 
+def require_iou_branch(lacking: Collection[str], path: str, otherwise: str = "") -> None:
+    """
+    Args:
+        lacking: names of the tensors that a file has not.
+        path: of the file, for the sentence.
+        otherwise: what else can be done, for its end.
+
+    Raises:
+        UsageError: they are those of an IoU branch alone, which no file of before has.
+    """
+    if lacking and all(".iou_branch." in name for name in lacking):
+        raise UsageError(
+            f"{path} is of a model without IoU branch: set MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH to "
+            f"False{otherwise}"
+        )
+
+
 @dataclass
 class Coverage:
     """The parts of a model, in the order of its tensors."""
@@ -95,12 +112,9 @@ class Coverage:
         """
         wrong = [part for part in self.parts if not part.fits]
         lacking = [name for part in wrong for name in part.lacking]
-        has_deeper = any(part.deeper for part in wrong)
-        if lacking and not has_deeper and all(".iou_branch." in name for name in lacking):
-            raise UsageError(
-                f"{path} is of a model without IoU branch: set "
-                "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH to False, or MODEL.KNET.WEIGHTS_PARTLY to "
-                "True to learn the branch from nothing"
+        if not any(part.deeper for part in wrong):
+            require_iou_branch(
+                lacking, path, ", or MODEL.KNET.WEIGHTS_PARTLY to True to learn it from nothing"
             )
         if wrong:
             raise UsageError(

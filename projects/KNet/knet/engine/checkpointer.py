@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..checkpoint.architecture import describe
-from ..checkpoint.coverage import measure_coverage
+from ..checkpoint.coverage import measure_coverage, require_iou_branch
 from ..checkpoint.description import residual_of
 from ..checkpoint.fit import (
     OTHER_CLASSES,
@@ -258,12 +258,8 @@ class KNetCheckpointer(RunFolder, DetectionCheckpointer):
         absent = wrong_shape + incompatible.missing_keys
         if not self.partly:
             self._require_backbone(incompatible, model, heuristics)
-        if self.complete and absent and all(".iou_branch." in name for name in absent):
-            raise UsageError(
-                f"{self._path} is of a model without IoU branch: set "
-                "MODEL.KNET.KERNEL_UPDATE.IOU_BRANCH to False"
-            )
         if self.complete and absent:
+            require_iou_branch(absent, self._path)
             raise UsageError(
                 f"{self._path} holds the weights of another model: {absent[0]} is missing or of "
                 "another shape; set MODEL.WEIGHTS, OUTPUT_DIR (--resume) or MODEL.KNET.* to fit"
