@@ -188,7 +188,7 @@ def test_an_unknown_name_is_told_with_the_known_ones(tiny_config, key, value):
     with pytest.raises(UsageError) as error:
         build_optimizer(tiny_config, Small())
     assert f"SOLVER.{key} is '{value}'" in str(error.value)
-    assert ("ADAMW or SGD" if key == "OPTIMIZER" else "full_model") in str(error.value)
+    assert ("ADAMW, MUON or SGD" if key == "OPTIMIZER" else "full_model") in str(error.value)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
@@ -218,7 +218,7 @@ class TestFused:
         config.SOLVER.FUSED = None
         assert build_optimizer(config, Small()).param_groups[0]["fused"] is True
 
-    @pytest.mark.parametrize("name", ["ADAMW", "SGD"])
+    @pytest.mark.parametrize("name", ["ADAMW", "MUON", "SGD"])
     def test_by_default_every_torch_makes_a_step(self, config, name):
         """One that is built need not be one that has the kernel."""
         config.SOLVER.FUSED, config.SOLVER.OPTIMIZER = None, name

@@ -273,8 +273,16 @@ def _add_data(cfg: CN) -> None:
 def _add_solver(cfg: CN) -> None:
     # Learning-rate factor of the backbone (without its feature pyramid)
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.25
-    # ADAMW, or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
+    # ADAMW; MUON, which is AdamW but for the matrices (weights of convolutions and linear layers)
+    # outside the backbone; or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
     cfg.SOLVER.OPTIMIZER = "ADAMW"
+    # Matrices that MUON leaves to AdamW: patterns (as of file names) of their names. Muon is for
+    # hidden layers: those that predict learn worse by it
+    cfg.SOLVER.NO_MUON = [
+        *("*.predictor.*", "*.point_proj.*", "*.vote_proj.*", "kernel_head.kernel_proj.*"),
+        *("*.instance_kernels.*", "*.semantic_kernels.*", "*.class_proj.*", "*.mask_proj.*"),
+        "*.iou_branch.6.*",
+    ]
     # Parameters without weight decay: patterns (as of file names) of their names
     cfg.SOLVER.NO_DECAY = []
     # So many of the last checkpoints are kept, beside the final one; 0: all

@@ -1,25 +1,29 @@
-"""AdamW as K-Net was trained with: a backbone factor, and the gradient clipped as a whole."""
+"""AdamW as K-Net was trained with, or another; the backbone slower, the gradient clipped whole."""
 
 from fnmatch import fnmatchcase
-from typing import Dict, List, Sequence, Type
+from typing import Dict, Iterator, List, Sequence, Tuple, Type
 
 import torch
 from detectron2.solver.build import get_default_optimizer_params, reduce_param_groups
 from torch import nn
 
 from ..errors import UsageError
+from .muon import Muon
 
 __all__ = ["build_optimizer"]
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW or SGD (``SOLVER.OPTIMIZER``) over the trained parameters.
+    """AdamW, Muon or SGD (``SOLVER.OPTIMIZER``) over the trained parameters.
 
     Backbone parameters, without the feature pyramid, learn at ``SOLVER.BACKBONE_MULTIPLIER`` of
     the rate. With ``SOLVER.CLIP_GRADIENTS.CLIP_TYPE`` "full_model" the norm of all gradients
     together is clipped at ``CLIP_VALUE`` before each step. Parameters whose name fits a pattern of
-    ``SOLVER.NO_DECAY`` have no weight decay. ``SOLVER.FUSED`` makes the step one kernel; None: on a
-    CPU, where this torch has that.
+    ``SOLVER.NO_DECAY`` have no weight decay. ``SOLVER.FUSED`` makes the step one kernel (of Muon,
+    AdamW's share of it); None: on a CPU, where this torch has that.
+
+    Muon has the weights of convolutions and linear layers outside the backbone, but those whose
+    name fits a pattern of ``SOLVER.NO_MUON``; AdamW has the rest.
     """
     prefix = "backbone.bottom_up." if hasattr(model.backbone, "bottom_up") else "backbone."
     params = get_default_optimizer_params(
@@ -37,16 +41,21 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     name = cfg.SOLVER.OPTIMIZER.upper()
     if name == "ADAMW":
         cls, kwargs = torch.optim.AdamW, {}
+    elif name == "MUON":
+        cls, kwargs = Muon, {}
+        params = _with_matrices_apart(params, model, [f"{prefix}*", *cfg.SOLVER.NO_MUON])
     elif name == "SGD":
         cls = torch.optim.SGD
         kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
     else:
-        raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
+        raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW, MUON or SGD")
     device = next(model.parameters()).device.type
-    fused = cfg.SOLVER.FUSED
+    fused, on_cpu = cfg.SOLVER.FUSED, device == "cpu"
+    # a fused step is left to see for itself whether a gradient overflowed in float16
+    can_fuse = (on_cpu or name != "MUON") and _has_fused(cls, device)
     if fused is None:  # elsewhere torch's own choice is as fast
-        fused = device == "cpu" and _has_fused(cls, device)
-    elif fused and not _has_fused(cls, device):
+        fused = on_cpu and can_fuse
+    elif fused and not can_fuse:
         raise UsageError(
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
             f"{device}: set it to False"
@@ -83,13 +92,34 @@ def _without_decay(groups: List[Dict], model: nn.Module, patterns: Sequence[str]
     """Parameter groups, those of the named parameters with a weight decay of 0."""
     if not patterns:
         return groups
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    single = [{**group, "params": [parameter]} for group in groups for parameter in group["params"]]
-    for group in single:
-        name = names[group["params"][0]]
-        if any(fnmatchcase(name, pattern) for pattern in patterns):
+    single = list(_one_each(groups, model))
+    for name, group in single:
+        if _fits(name, patterns):
             group["weight_decay"] = 0.0
-    return reduce_param_groups(single)
+    return reduce_param_groups([group for _, group in single])
+
+
+def _with_matrices_apart(
+    groups: List[Dict], model: nn.Module, patterns: Sequence[str]
+) -> List[Dict]:
+    """Parameter groups with ``muon``: True for matrices but those of the named parameters."""
+    single = list(_one_each(groups, model))
+    for name, group in single:
+        is_matrix = group["params"][0].dim() > 1
+        group["muon"] = is_matrix and not _fits(name, patterns)
+    return reduce_param_groups([group for _, group in single])
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _one_each(groups: List[Dict], model: nn.Module) -> Iterator[Tuple[str, Dict]]:
+    """A group of its own for each parameter, with the parameter's name."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            yield names[parameter], {**group, "params": [parameter]}
 
 
 def _with_clipping(cfg, optimizer: Type[torch.optim.Optimizer]) -> Type[torch.optim.Optimizer]:
