@@ -33,7 +33,13 @@ from .logs import setup_loggers, tidy_loggers
 from .output_folder import own_output_folder
 from .processes import Peers, leave_group, main_first, start
 from .scaling import scale_to_processes
-from .stop_signals import INTERRUPTED, Stopped, passing_on_signals, status_of_signal
+from .stop_signals import (
+    INTERRUPTED,
+    Stopped,
+    ignore_stop_signals,
+    passing_on_signals,
+    status_of_signal,
+)
 from .trainer import KNetTrainer
 
 __all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
@@ -189,6 +195,8 @@ def run_in_group(cfg: CfgNode, args) -> Dict:
         if comm.get_world_size() > 1:  # torch would take it for an end without error
             sys.exit(INTERRUPTED)
         raise
+    if stopped and comm.get_world_size() > 1:  # before one of the others can have ended
+        ignore_stop_signals()
     leave_group()
     if stopped:
         raise stopped
