@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 import traceback
 from argparse import Namespace
 from contextlib import nullcontext
@@ -52,6 +53,8 @@ EXAMPLES = """Examples:
 
 The keys: knet/config.py and Detectron2's; docs/many_devices.md tells of several machines.
 """
+
+_TIME_TO_TELL = 5.0  # seconds between the processes of a machine
 
 # what a CfgNode raises for keys and values that do not fit
 _WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
@@ -263,6 +266,8 @@ def main(argv: Optional[List[str]] = None, program: str = "train_net.py") -> int
             print(f"{program}: {sentence}", file=sys.stderr)
         else:
             logger.error("This process ends, as another has ended with an error")
+            if peers is None:  # launchers end all when one has ended: the first may tell it later
+                time.sleep(_TIME_TO_TELL)
         return 1
     return 0
 
