@@ -53,6 +53,19 @@ def test_an_error_that_all_find_is_told_once(options, tmp_path):
     assert told.count("train_net.py: ") == 1 and "shared by 2 processes" in told
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_wrong_place_is_told_before_the_others_end(train_net, options, monkeypatch, rank):
+    """``srun --kill-on-bad-exit=1`` ends the one that tells it, if another has ended before."""
+    slept = []
+    monkeypatch.setattr("knet.engine.main.time.sleep", slept.append)
+    for name, value in {**of_srun(2)[rank], "SLURM_STEP_TASKS_PER_NODE": "2,1"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = train_net("--num-gpus", "0", options=options)
+    assert outcome.status == 1
+    assert ("start the same number on each machine" in outcome.err) == (rank == 0)
+    assert bool(slept) == (rank == 1)
+
+
 def test_one_that_never_meets_the_others_says_so(train_net, options, monkeypatch):
     """It does not wait for ever: SLURM may have made it believe in them."""
     monkeypatch.setattr("knet.engine.processes._PATIENCE", timedelta(seconds=1))

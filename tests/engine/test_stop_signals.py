@@ -14,6 +14,7 @@ import torch.distributed as dist
 from detectron2.engine import HookBase
 from torch.utils.data import DataLoader
 
+import knet.engine.main
 from knet.checkpoint.safe_load import load_file
 from knet.engine.processes import leave_group
 from knet.engine.stop_signals import (
@@ -221,6 +222,32 @@ def test_two_processes_agree(tmp_path):
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+def stop_and_end_late(rank, path):
+    dist.init_process_group("gloo", init_method=f"file://{path}/group", rank=rank, world_size=2)
+
+    def stop(cfg, args):
+        raise Stopped(signal.SIGUSR1)
+
+    knet.engine.main.run = stop
+    try:
+        knet.engine.main.run_in_group(None, None)
+    finally:  # it has not ended yet, as the interpreter takes its time, and the other one has
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_launcher_that_ends_the_others_hears_that_they_stopped(tmp_path):
+    """``srun --kill-on-bad-exit=1`` returns the highest status; scripts that requeue want 138."""
+    processes = [
+        get_context("fork").Process(target=stop_and_end_late, args=(rank, tmp_path))
+        for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [138, 138]
 
 
 def test_a_process_that_waits_for_others_passes_signals_on():

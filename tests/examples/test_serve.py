@@ -322,6 +322,8 @@ def test_stopped_in_the_middle_it_answers_what_it_has_accepted(start, pictures):
     [
         ({"MAX_BATCH": "0"}, "KNET_MAX_BATCH is 0: give a number above 0"),
         ({"THREADS": "-1"}, "KNET_THREADS is -1: give 0 or more"),
+        ({"MODEL": "{}/other.onnx"}, "other.onnx: there is no such file"),
+        ({"MODEL": "{}/beside"}, "beside cannot be read (Is a directory)"),
         ({"MODEL": "{}/model.onnx"}, "no knet_runtime.py beside it, which the export puts there"),
         ({"MODEL": "{}/beside/model.onnx"}, "is no model that onnxruntime can load"),
     ],

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import time
 import traceback
 from argparse import Namespace
 from contextlib import nullcontext
@@ -33,7 +34,13 @@ from .logs import setup_loggers, tidy_loggers
 from .output_folder import own_output_folder
 from .processes import Peers, leave_group, main_first, start
 from .scaling import scale_to_processes
-from .stop_signals import INTERRUPTED, Stopped, passing_on_signals, status_of_signal
+from .stop_signals import (
+    INTERRUPTED,
+    Stopped,
+    ignore_stop_signals,
+    passing_on_signals,
+    status_of_signal,
+)
 from .trainer import KNetTrainer
 
 __all__ = ["load_config", "main", "merge_options", "prepare", "run", "setup_logging"]
@@ -46,6 +53,8 @@ EXAMPLES = """Examples:
 
 The keys: knet/config.py and Detectron2's; docs/many_devices.md tells of several machines.
 """
+
+_TIME_TO_TELL = 5.0  # seconds between the processes of a machine
 
 # what a CfgNode raises for keys and values that do not fit
 _WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
@@ -189,6 +198,8 @@ def run_in_group(cfg: CfgNode, args) -> Dict:
         if comm.get_world_size() > 1:  # torch would take it for an end without error
             sys.exit(INTERRUPTED)
         raise
+    if stopped and comm.get_world_size() > 1:  # before one of the others can have ended
+        ignore_stop_signals()
     leave_group()
     if stopped:
         raise stopped
@@ -255,6 +266,8 @@ def main(argv: Optional[List[str]] = None, program: str = "train_net.py") -> int
             print(f"{program}: {sentence}", file=sys.stderr)
         else:
             logger.error("This process ends, as another has ended with an error")
+            if peers is None:  # launchers end all when one has ended: the first may tell it later
+                time.sleep(_TIME_TO_TELL)
         return 1
     return 0
 

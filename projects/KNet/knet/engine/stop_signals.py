@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
-from typing import Any, Callable, ClassVar, Dict, Iterator, Optional
+from typing import Any, Callable, ClassVar, Dict, Iterator, Optional, Union
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,7 @@ __all__ = [
     "StopSignals",
     "StoppableLoader",
     "Stopped",
+    "ignore_stop_signals",
     "passing_on_signals",
     "status_of_signal",
 ]
@@ -215,6 +216,15 @@ def passing_on_signals() -> Iterator[None]:
         _put_back(before)
 
 
+def ignore_stop_signals() -> None:
+    """For a process that has stopped, saved, and is about to end with the status that says so.
+
+    srun (``--kill-on-bad-exit``) and torchrun send the others SIGTERM as soon as one has ended, and
+    srun would have the status of that instead.
+    """
+    _handle_by(signal.SIG_IGN)
+
+
 @functools.cache  # once
 def _let_helpers_end() -> None:
     """SIGTERM ends a process that is forked for other work than loading, as a pool's, at once.
@@ -248,7 +258,7 @@ def _end_by(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def _handle_by(handler: Callable[[int, Any], None]) -> Dict[int, Any]:
+def _handle_by(handler: Union[Callable[[int, Any], None], signal.Handlers]) -> Dict[int, Any]:
     """Set the handler of the signals that are not ignored; returns those that were set."""
     if threading.current_thread() is not threading.main_thread():
         return {}

@@ -41,16 +41,18 @@ def load_predictor(settings: Settings):
 
     Raises:
         ImportError: a package is missing.
-        ValueError: it is none, has no ``knet_runtime.py`` beside it, or does not make the results.
+        ValueError: it or ``knet_runtime.py`` beside it cannot be read, it is none, or does not make
+            the results.
     """
     if settings.result not in ("", *KINDS):
         raise ValueError(f"KNET_RESULT is {settings.result!r}: give {', '.join(KINDS)}")
     folder = Path(settings.model).resolve().parent
-    if not (folder / "knet_runtime.py").is_file():
-        raise ValueError(
-            f"KNET_MODEL is {settings.model}: there is no knet_runtime.py beside it, which the "
-            "export puts there"
-        )
+    check_readable(settings, Path(settings.model), "there is no such file")
+    check_readable(
+        settings,
+        folder / "knet_runtime.py",
+        "there is no knet_runtime.py beside it, which the export puts there",
+    )
     sys.path.insert(0, str(folder))
     from knet_runtime import OnnxPredictor
 
@@ -67,6 +69,22 @@ def load_predictor(settings: Settings):
     predictor([np.zeros((64, 64, 3), np.uint8)])  # the first run takes longer
     logger.info("the model is loaded", extra={"told": {"model": settings.model, "kind": kind}})
     return predictor
+
+
+def check_readable(settings: Settings, path: Path, missing: str) -> None:
+    """In a container the user is another one than that who has written the files.
+
+    Raises:
+        ValueError: the file is ``missing``, or the user of the service may not read it.
+    """
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise ValueError(f"KNET_MODEL is {settings.model}: {missing}") from None
+    except OSError as error:
+        raise ValueError(
+            f"KNET_MODEL is {settings.model}: {path} cannot be read ({error.strerror})"
+        ) from None
 
 
 if __name__ == "__main__":
