@@ -9,7 +9,12 @@ from torch import nn
 
 from ..errors import UsageError
 
-__all__ = ["build_optimizer"]
+__all__ = ["build_optimizer", "is_fused"]
+
+_KINDS: Dict[str, Type[torch.optim.Optimizer]] = {
+    "ADAMW": torch.optim.AdamW,
+    "SGD": torch.optim.SGD,
+}
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
@@ -35,28 +40,35 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     )
     params = _without_decay(params, model, cfg.SOLVER.NO_DECAY)
     name = cfg.SOLVER.OPTIMIZER.upper()
-    if name == "ADAMW":
-        cls, kwargs = torch.optim.AdamW, {}
-    elif name == "SGD":
-        cls = torch.optim.SGD
-        kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
-    else:
+    if name not in _KINDS:
         raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW or SGD")
+    cls, kwargs = _KINDS[name], {}
+    if name == "SGD":
+        kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
     device = next(model.parameters()).device.type
-    fused = cfg.SOLVER.FUSED
-    if fused is None:  # elsewhere torch's own choice is as fast
-        fused = device == "cpu" and _has_fused(cls, device)
-    elif fused and not _has_fused(cls, device):
+    if cfg.SOLVER.FUSED and not _has_fused(cls, device):
         raise UsageError(
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
             f"{device}: set it to False"
         )
-    if fused:
+    if is_fused(cfg, device):
         kwargs["fused"] = True
     kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
     optimizer = _with_clipping(cfg, cls)(params, **kwargs)
     optimizer.register_load_state_dict_pre_hook(_with_own_kernels)
     return optimizer
+
+
+def is_fused(cfg, device: str) -> bool:
+    """What ``SOLVER.FUSED`` means for parameters there.
+
+    Args:
+        device: its kind, "cpu" or "cuda".
+    """
+    if cfg.SOLVER.FUSED is not None:
+        return cfg.SOLVER.FUSED
+    # elsewhere torch's own choice is as fast
+    return device == "cpu" and _has_fused(_KINDS[cfg.SOLVER.OPTIMIZER.upper()], device)
 
 
 def _has_fused(kind: Type[torch.optim.Optimizer], device: str) -> bool:
