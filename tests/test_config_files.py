@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from knet.config_files import config_names, find_base, find_config
+from knet.config_files import config_names, find_config
 from knet.engine.main import load_config
 from knet.errors import UsageError
 from tests.conftest import REPO
@@ -46,10 +46,6 @@ def test_a_base_that_is_nowhere_is_told(tmp_path):
         load_config("knet_nothing")
     with pytest.raises(UsageError, match=r"did you mean .*knet_panoptic_fast"):
         load_config("knet_panoptic_fsat.yaml")
-
-
-def test_an_address_is_left_alone():
-    assert find_base("https://host/knet_panoptic.yaml") == "https://host/knet_panoptic.yaml"
 
 
 def test_names_are_of_files():

@@ -229,6 +229,14 @@ def test_a_base_that_names_no_file(base, tmp_path, monkeypatch):
         load_config("mine.yaml")
 
 
+def test_an_address_is_not_downloaded(tmp_path):
+    address, config = "https://host/knet_panoptic.yaml", tmp_path / "mine.yaml"
+    config.write_text(f"_BASE_: {address}")
+    for name, said in ((config, f"its _BASE_ {address}"), (address, address)):
+        with pytest.raises(UsageError, match=f"{said} is an address: download the file, and name"):
+            load_config(str(name))
+
+
 def test_of_several_options_only_the_wrong_one_is_named():
     options = ["SOLVER.MAX_ITER", "7", "SOLVER.BASE_LR", "fast", "OUTPUT_DIR", "elsewhere"]
     with pytest.raises(UsageError, match=r"the option SOLVER\.BASE_LR fast does not fit") as error:

@@ -226,11 +226,14 @@ def test_an_image_without_objects(image, annotations):
     [
         (rle(MASK[:39]), "64 x 40, but has an object whose mask is 64 x 39"),
         ({"size": [39, 64], "counts": [2496]}, "mask is 64 x 39"),
-        ({"size": [40, 64], "counts": [210, 10]}, "220 pixels of 2560"),
+        ({"size": [40, 64], "counts": [210, 10]}, "220 pixels instead of 2560"),
         ({"size": [40, 64]}, "counts"),
-        ({"size": [40, 64], "counts": rle(MASK[:39])["counts"]}, "2496 pixels of 2560"),
-        ({"size": [40, 64], "counts": rle(np.tile(MASK, 2))["counts"]}, "5120 pixels of 2560"),
-        ({"size": [40, 64], "counts": rle(MASK)["counts"][:2]}, "pixels of 2560"),
+        ({"size": [40, 64], "counts": rle(MASK[:39])["counts"]}, "2496 pixels instead of 2560"),
+        (
+            {"size": [40, 64], "counts": rle(np.tile(MASK, 2))["counts"]},
+            "5120 pixels instead of",
+        ),
+        ({"size": [40, 64], "counts": rle(MASK)["counts"][:2]}, "pixels instead of 2560"),
         ({"size": [40, 64], "counts": "P"}, "cut off"),
         ({"size": [40, 64], "counts": ""}, "cut off"),
         (MASK.T, "mask is 40 x 64"),

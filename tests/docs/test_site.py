@@ -62,7 +62,7 @@ def test_the_keys_are_those_of_the_config():
     program = tool("projects/KNet/tools/document_config.py")
     assert program.main(["--check"]) == 0
     page = (REPO / "docs" / "configuration.md").read_text()
-    rows = re.findall(r"^\| `([\w.]+)` \| \w+ \| `.*?` \| .+ \|$", page, re.M)
+    rows = re.findall(r"^\| `([\w.]+)` \| [\w ]+ \| `.*?` \| .+ \|$", page, re.M)
     assert sorted(rows) == sorted(program.own_defaults()) and len(rows) > 80
 
 
@@ -80,6 +80,14 @@ def test_a_key_without_a_comment_is_found(monkeypatch, capsys):
     own = {**program.own_defaults(), "MODEL.KNET.SILENT": 1}
     monkeypatch.setattr(program, "own_defaults", lambda: own)
     assert program.main(["--check"]) == 1 and "MODEL.KNET.SILENT" in capsys.readouterr().err
+
+
+def test_a_key_of_default_none_has_a_type(monkeypatch, capsys):
+    program = tool("projects/KNet/tools/document_config.py")
+    assert "| `SOLVER.FUSED` | bool or None | `None` |" in program.page()
+    own = {**program.own_defaults(), "MODEL.KNET.NUM_KERNELS": None}
+    monkeypatch.setattr(program, "own_defaults", lambda: own)
+    assert program.main(["--check"]) == 1 and "MODEL.KNET.NUM_KERNELS" in capsys.readouterr().err
 
 
 def test_citation_and_changes_have_the_version():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from knet.engine.changed_keys import compare_keys
 from tests.engine.test_exact_resume import differences, final
 
 
@@ -104,3 +105,14 @@ def test_what_saves_memory_counts(train_net, tmp_path, options):
     out, *_ = going_on(train_net, tmp_path, options, **more)
     assert "SOLVER.ACCUMULATE 2 (was 1), SOLVER.AMP.ENABLED True (was False)" in out
     assert "SOLVER.AMP.DTYPE bfloat16 (was float16)" in out
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_kernel_is_told_of_where_it_is_another(tiny_config, monkeypatch, caplog, is_there):
+    """A run of before SOLVER.FUSED None, in which it was False."""
+    monkeypatch.setattr("knet.engine.optimizer._has_fused", lambda kind, device: is_there)
+    tiny_config.SOLVER.FUSED = False
+    plain = {"config": tiny_config.dump()}
+    tiny_config.SOLVER.FUSED = None
+    compare_keys(plain, tiny_config)
+    assert ("SOLVER.FUSED None (was False)" in caplog.text) == is_there

@@ -146,6 +146,19 @@ def test_what_has_no_effect_is_not_told(key, theirs, ours, both, tmp_path, warne
     assert not warned()
 
 
+def test_a_key_counts_by_the_builders_of_both(tmp_path):
+    """DeepLab's looks at RES5_MULTI_GRID; the deep stem's does not, which is a grid of ones."""
+    key, grid = "MODEL.RESNETS.RES5_MULTI_GRID", [1, 2, 4]
+    both = {**STRIDE_16, "MODEL__RESNETS__RES5_DILATION": 1}
+    path = saved(tmp_path, build(key, grid, FCN, **both))
+    load(build(key, [1, 1, 1], FCN, **DEEPLAB, **both), path, complete=True)
+    with pytest.raises(UsageError, match=re.escape(f"set {key} to [1, 1, 1]")):
+        load(build(key, grid, FCN, **DEEPLAB, **both), path, complete=True)
+    path = saved(tmp_path, build(key, grid, FCN, **DEEPLAB, **both))
+    with pytest.raises(UsageError, match=r"BACKBONE\.NAME to build_resnet_deeplab_backbone"):
+        load(build(key, grid, FCN, **both), path, complete=True)
+
+
 def test_files_that_do_not_tell_are_taken_as_before(tmp_path, warned):
     """From before there was the key, or of weights alone."""
     model = build(STUFF_SCORES, False, **POINTS)

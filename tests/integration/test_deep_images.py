@@ -107,7 +107,6 @@ def test_a_dim_picture_is_no_mistake(train_net, options, pottery, tmp_path):
         ),
         ({"INPUT.VALUE_RANGE": (0, 1), "INPUT.COLOR_AUG_SSD": True}, "COLOR_AUG_SSD True is for"),
         ({"INPUT.FORMAT": "RAW", "INPUT.RESIZE_ANTIALIAS": True}, "not for INPUT.FORMAT RAW"),
-        ({"DATALOADER.MAX_UNREADABLE": -1}, "0 \\(none\\) or more"),
     ],
 )
 def test_keys_that_cannot_be(tiny_config, changes, what):

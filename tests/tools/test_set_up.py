@@ -59,6 +59,12 @@ def test_the_newest_is_taken_where_python3_is_old_or_does_not_run(set_up, python
     assert set_up.choose_python(None).version == NEW
 
 
+def test_programs_of_windows_have_an_ending(set_up, pythons):
+    pythons(path={"python.exe": NEW, "python3.exe": None, "python.exe.txt": NEWEST})
+    assert set_up.choose_python(None).version == NEW
+    assert set_up.choose_python("python").version == NEW
+
+
 def test_the_python_asked_for_is_found_in_pyenv(set_up, pythons, tmp_path):
     pythons(path={"python3": NEW, "python3.10": None}, pyenv=[REFERENCE, NEWEST])
     python = set_up.choose_python("python3.10")
@@ -107,7 +113,8 @@ def environment(set_up, monkeypatch, tmp_path):
     def make(folder, python, disk):
         done.append("make")
         folder.mkdir(exist_ok=True)
-        present[str(folder / "bin" / "python")] = python
+        place = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+        present[str(folder / place)] = python
 
     def choose(asked):
         return set_up.Python("python", REFERENCE if asked == "python3.10" else NEW, True)
@@ -131,6 +138,13 @@ def test_a_ready_environment_is_left_as_it_is(environment):
     made = environment()
     assert made[0] == "make" and "requirements-py311.txt" in made[1]
     assert made[2:] == ["Python files", "knet"]
+    assert environment() == []
+
+
+def test_windows_has_its_python_elsewhere(environment, monkeypatch):
+    environment()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert environment()[0] == "make"  # there is none where Windows has it
     assert environment() == []
 
 

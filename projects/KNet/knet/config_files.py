@@ -31,10 +31,9 @@ def find_base(path: str) -> str:
     """The file that a config names as its ``_BASE_``: beside it, else a published one.
 
     Args:
-        path: the folder of the config and what it names, e.g. ``mine/knet_instance_fast.yaml``; an
-            address is left as it is.
+        path: the folder of the config and what it names, e.g. ``mine/knet_instance_fast.yaml``.
     """
-    if "://" in path or os.path.isfile(path):
+    if os.path.isfile(path):
         return path
     parts = Path(os.path.normpath(path)).parts
     for start in range(len(parts)):

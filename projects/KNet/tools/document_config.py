@@ -22,10 +22,13 @@ from knet.config import add_knet_config
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
 
+# of the keys whose default, None, does not tell it
+TYPES_BESIDE_NONE = {"SOLVER.FUSED": "bool or None"}
+
 INTRODUCTION = """\
 # Configuration, key by key
 
-Every key that K-Net adds to Detectron2's config: the type and value of its default, and its
+Every key that K-Net adds to Detectron2's config: its type, its default and its
 meaning. The defaults are those of the published models. Detectron2's own keys (`MODEL.RESNETS`,
 `MODEL.FPN`, `INPUT`, `SOLVER`, `DATALOADER`, `TEST`) mean what
 [its reference](https://detectron2.readthedocs.io/en/latest/modules/config.html) says. Those of its
@@ -145,12 +148,15 @@ def markdown(text: str) -> str:
 def page() -> str:
     """
     Raises:
-        ValueError: a key has no comment, or is not set where this program looks.
+        ValueError: a key has no comment or no type, or is not set where this program looks.
     """
     keys = list(keys_in_source(Path(knet.config.__file__).read_text(encoding="utf-8")))
     defaults = own_defaults()
     silent = [key.name for key in keys if not key.is_section and not key.meaning]
     unseen = sorted(set(defaults) - {key.name for key in keys})
+    untyped = sorted(k for k, v in defaults.items() if v is None and k not in TYPES_BESIDE_NONE)
+    if untyped:
+        raise ValueError(f"of default None, not in TYPES_BESIDE_NONE: {', '.join(untyped)}")
     if silent or unseen:
         raise ValueError(f"without a comment in knet/config.py: {', '.join(silent + unseen)}")
     sections: Dict[str, List[str]] = {}
@@ -160,7 +166,7 @@ def page() -> str:
         rows = sections.setdefault(key.name.rpartition(".")[0], [])
         value = defaults[key.name]
         shown = f'"{value}"' if isinstance(value, str) else str(value)
-        kind = "bool" if value is None else type(value).__name__
+        kind = type(value).__name__ if value is not None else TYPES_BESIDE_NONE[key.name]
         rows.append(f"| `{key.name}` | {kind} | `{shown}` | {markdown(key.meaning)} |")
     blocks = [INTRODUCTION]
     for section, rows in sections.items():

@@ -106,7 +106,8 @@ def named(pattern: str) -> Iterator[str]:
     folders = [Path(folder) for folder in os.get_exec_path()]
     for folder in [*folders, *(version / "bin" for version in reversed(versions))]:
         if folder.is_dir():
-            names = sorted(name for name in os.listdir(folder) if re.fullmatch(pattern, name))
+            program = re.compile(f"(?:{pattern})(?:[.]exe)?")  # Windows' have an ending
+            names = sorted(name for name in os.listdir(folder) if program.fullmatch(name))
             yield from (str(folder / name) for name in names)
 
 
@@ -292,6 +293,11 @@ def make_environment(folder: Path, python: Python, disk: float) -> None:
         )
 
 
+def python_in(folder: Path) -> str:
+    """The Python of an environment, there or to be made."""
+    return str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+
+
 def set_up_environment(folder: Path, asked: Optional[str], torch_index: str) -> None:
     """Make the environment, or renew it where it is older than the requirements.
 
@@ -300,7 +306,7 @@ def set_up_environment(folder: Path, asked: Optional[str], torch_index: str) -> 
         asked: the Python it should have; any usable one that it has already if None.
         torch_index: address of a package index to take torch and torchvision from; "" for pip's.
     """
-    inside, stamp = str(folder / "bin" / "python"), folder / ".ready"
+    inside, stamp = python_in(folder), folder / ".ready"
     present = probe(inside)
     python = choose_python(asked) if asked or not present or present.version < OLDEST else present
     ready, _, ready_index = stamp.read_text().partition("\n") if stamp.is_file() else ("", "", "")

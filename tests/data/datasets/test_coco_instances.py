@@ -54,7 +54,9 @@ def test_what_is_plain_of_other_notations_is_used(dishes):
 @pytest.mark.parametrize(
     "spoil, mention",
     [
-        (lambda c: c.pop("categories"), "has no categories"),
+        (lambda c: c.pop("categories"), "has no categories: it must be of COCO's form"),
+        (lambda c: c.update(annotations={"1": {}}), "are no list, as COCO's are"),
+        (lambda c: c.update(images={"1": {}}), "the 'images' of the instance json"),
         (lambda c: c["categories"].clear(), "has no categories"),
         (lambda c: c["images"].clear(), "has no images"),
         (lambda c: c["categories"][0].pop("name"), "has no name"),

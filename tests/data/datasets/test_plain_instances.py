@@ -139,7 +139,7 @@ def test_an_object_without_a_mask_is_left_out_of_training_and_measuring(
         ({"counts": [2560]}, "an RLE without size"),
         ({"size": [64, 40], "counts": [2560]}, "an RLE of 40 x 64 pixels, the image is 64 x 40"),
         ({"size": "40x64", "counts": [2560]}, "an RLE of the size '40x64'"),
-        ({"size": [40, 64], "counts": [2000]}, "counts 2000 pixels of 2560"),
+        ({"size": [40, 64], "counts": [2000]}, "add up to 2000 pixels instead of 2560"),
         ({"size": [40, 64], "counts": [5000, -2440]}, "neither a text nor a list of whole"),
         ({"size": [40, 64], "counts": "P"}, "cut off"),
         ({"size": [40, 64], "counts": None}, "neither a text nor a list"),

@@ -103,7 +103,9 @@ def _check_sum(rle: Dict) -> None:
     listed = isinstance(counts, (list, tuple))
     pixels = sum(counts) if listed else _sum_of_runs(counts)
     if pixels != height * width:  # pycocotools would read beyond it, or leave memory as it is
-        raise ValueError(f"its RLE counts {pixels} pixels of {height * width}")
+        raise ValueError(
+            f"is an RLE whose counts add up to {pixels} pixels instead of {height * width}"
+        )
 
 
 def _sum_of_runs(counts: Union[str, bytes]) -> int:

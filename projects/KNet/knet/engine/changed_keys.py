@@ -4,11 +4,13 @@ import logging
 from functools import reduce
 from typing import Any, Dict, List, Optional
 
+import torch
 import yaml
 from detectron2.config import CfgNode
 
 from ..config import config_from_text
 from ..errors import UsageError
+from .optimizer import is_fused
 
 __all__ = ["Rates", "compare_keys"]
 
@@ -49,10 +51,16 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
     changes = []
     for key in (*_ALSO_TAKEN_OVER, *(f"SOLVER.{name}" for name in _TAKEN_OVER)):
         was, now = _value(before, key), _value(cfg, key)
-        if was != now:
+        if was != now and not (key == "SOLVER.FUSED" and _is_as_fused(before, cfg)):
             changes.append(f"{key} {now} (was {was})")
     if changes:
         logger.warning(f"Going on with other keys than before: {', '.join(changes)}")
+
+
+def _is_as_fused(before: CfgNode, cfg: CfgNode) -> bool:
+    """None, which older runs do not have, may be what their False is."""
+    device = torch.device(cfg.MODEL.DEVICE).type
+    return is_fused(before, device) == is_fused(cfg, device)
 
 
 def _value(cfg: CfgNode, key: str) -> Optional[Any]:

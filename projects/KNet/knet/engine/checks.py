@@ -26,6 +26,7 @@ from ..modeling.test_time_augmentation import check_test_time_augmentation
 from .best_model import check_best_metric
 from .image_checks import check_image, check_image_keys
 from .model_file import FORMATS
+from .number_checks import check_numbers
 from .saving_checks import check_saving
 from .writers import check_logging
 
@@ -60,15 +61,12 @@ def check_config(cfg, num_workers: int = 1) -> None:
         UsageError: names the key and what to set it to.
     """
     _check_registries(cfg, REGISTRIES)
+    check_numbers(cfg)
     if cfg.MODEL.META_ARCHITECTURE == "KNet":
         _check_knet(cfg)
     elif cfg.MODEL.META_ARCHITECTURE == "SemanticKNet":
         _check_semantic(cfg, num_workers)
     _check_shared_batch(cfg, num_workers)
-    if cfg.MODEL.KNET.LOSS.SAMPLED_CELLS < 0:
-        raise UsageError(
-            f"MODEL.KNET.LOSS.SAMPLED_CELLS is {cfg.MODEL.KNET.LOSS.SAMPLED_CELLS}: 0 (all) or more"
-        )
     _check_solver(cfg, num_workers)
     _check_model_file(cfg)
     check_image_keys(cfg)
@@ -183,22 +181,10 @@ def _check_project_channels(head) -> None:
 
 
 def _check_solver(cfg, num_workers: int) -> None:
-    for key in ("IMS_PER_BATCH", "MAX_ITER"):
-        if cfg.SOLVER[key] < 1:
-            raise UsageError(f"SOLVER.{key} is {cfg.SOLVER[key]}: at least 1 is needed")
     if cfg.SOLVER.IMS_PER_BATCH % num_workers:
         raise UsageError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images cannot be shared by "
             f"{num_workers} processes: make it a multiple of {num_workers}"
-        )
-    if cfg.SOLVER.MAX_BAD_STEPS < 0:
-        raise UsageError(f"SOLVER.MAX_BAD_STEPS is {cfg.SOLVER.MAX_BAD_STEPS}: 0 (none) or more")
-    if cfg.SOLVER.CHECKPOINT_KEEP < 0:
-        raise UsageError(f"SOLVER.CHECKPOINT_KEEP is {cfg.SOLVER.CHECKPOINT_KEEP}: 0 (all) or more")
-    if cfg.DATALOADER.NUM_WORKERS < 0:
-        raise UsageError(
-            f"DATALOADER.NUM_WORKERS is {cfg.DATALOADER.NUM_WORKERS}: 0 (the training process "
-            "loads) or more"
         )
     check_saving(cfg, num_workers)
 
@@ -255,6 +241,12 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
             if cfg.DATALOADER.MAX_UNREADABLE and name not in cfg.DATASETS.TEST
         ],
     )
+    for expected in cfg.TEST.EXPECTED_RESULTS:
+        if not isinstance(expected, (list, tuple)) or len(expected) != 4:
+            raise UsageError(
+                f"TEST.EXPECTED_RESULTS has {expected!r}: each is a task, a metric, its value and "
+                'how much it may differ, such as ["panoptic_seg", "PQ", 50.0, 1.0]'
+            )
     if cfg.TEST.EXPECTED_RESULTS and not cfg.DATASETS.TEST:
         raise UsageError(
             "TEST.EXPECTED_RESULTS cannot be compared, as DATASETS.TEST is empty: name a data set, "

@@ -44,10 +44,6 @@ def check_image_keys(cfg) -> None:
             f"INPUT.RESIZE_ANTIALIAS True is for colour images of 8 bits, not for {which}: set it "
             "to False"
         )
-    if cfg.DATALOADER.MAX_UNREADABLE < 0:
-        raise UsageError(
-            f"DATALOADER.MAX_UNREADABLE is {cfg.DATALOADER.MAX_UNREADABLE}: 0 (none) or more"
-        )
 
 
 def _check_range(keys) -> None:

@@ -58,6 +58,7 @@ _TIME_TO_TELL = 5.0  # seconds between the processes of a machine
 
 # what a CfgNode raises for keys and values that do not fit
 _WRONG_CONFIG = (AssertionError, KeyError, TypeError, ValueError)
+_IS_AN_ADDRESS = "is an address: download the file, and name the copy"
 
 
 class _Utf8Config(CfgNode):
@@ -65,6 +66,8 @@ class _Utf8Config(CfgNode):
 
     @classmethod
     def _open_cfg(cls, filename: str):
+        if "://" in filename:  # Detectron2's would download it
+            raise ValueError(f"its _BASE_ {filename} {_IS_AN_ADDRESS}")
         return PathManager.open(find_base(filename), encoding="utf-8-sig")
 
 
@@ -81,6 +84,8 @@ def load_config(config_file: str, opts: Optional[List[str]] = None) -> CfgNode:
         if path is None:
             if os.path.isdir(config_file):
                 raise UsageError(f"--config-file {config_file} is a folder: name a file in it")
+            if "://" in config_file:
+                raise UsageError(f"--config-file {config_file} {_IS_AN_ADDRESS}")
             close = close_names(config_file)
             hint = f": did you mean {' or '.join(close)}?" if close else ""
             raise UsageError(f"--config-file {config_file} does not exist{hint}")

@@ -10,7 +10,13 @@ from torch import nn
 from ..errors import UsageError
 from .muon import Muon
 
-__all__ = ["build_optimizer"]
+__all__ = ["build_optimizer", "is_fused"]
+
+_KINDS: Dict[str, Type[torch.optim.Optimizer]] = {
+    "ADAMW": torch.optim.AdamW,
+    "MUON": Muon,
+    "SGD": torch.optim.SGD,
+}
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
@@ -39,28 +45,20 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     )
     params = _without_decay(params, model, cfg.SOLVER.NO_DECAY)
     name = cfg.SOLVER.OPTIMIZER.upper()
-    if name == "ADAMW":
-        cls, kwargs = torch.optim.AdamW, {}
-    elif name == "MUON":
-        cls, kwargs = Muon, {}
+    if name not in _KINDS:
+        raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW, MUON or SGD")
+    cls, kwargs = _KINDS[name], {}
+    if name == "MUON":
         params = _with_matrices_apart(params, model, [f"{prefix}*", *cfg.SOLVER.NO_MUON])
     elif name == "SGD":
-        cls = torch.optim.SGD
         kwargs = {"momentum": cfg.SOLVER.MOMENTUM, "nesterov": cfg.SOLVER.NESTEROV}
-    else:
-        raise UsageError(f"SOLVER.OPTIMIZER is '{cfg.SOLVER.OPTIMIZER}': use ADAMW, MUON or SGD")
     device = next(model.parameters()).device.type
-    fused, on_cpu = cfg.SOLVER.FUSED, device == "cpu"
-    # a fused step is left to see for itself whether a gradient overflowed in float16
-    can_fuse = (on_cpu or name != "MUON") and _has_fused(cls, device)
-    if fused is None:  # elsewhere torch's own choice is as fast
-        fused = on_cpu and can_fuse
-    elif fused and not can_fuse:
+    if cfg.SOLVER.FUSED and not _has_fused(cls, device):
         raise UsageError(
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused {name} for a "
             f"{device}: set it to False"
         )
-    if fused:
+    if is_fused(cfg, device):
         kwargs["fused"] = True
     kwargs.update(lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
     optimizer = _with_clipping(cfg, cls)(params, **kwargs)
@@ -68,7 +66,21 @@ def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def is_fused(cfg, device: str) -> bool:
+    """What ``SOLVER.FUSED`` means for parameters there.
+
+    Args:
+        device: its kind, "cpu" or "cuda".
+    """
+    if cfg.SOLVER.FUSED is not None:
+        return cfg.SOLVER.FUSED
+    # elsewhere torch's own choice is as fast
+    return device == "cpu" and _has_fused(_KINDS[cfg.SOLVER.OPTIMIZER.upper()], device)
+
+
 def _has_fused(kind: Type[torch.optim.Optimizer], device: str) -> bool:
+    if kind is Muon and device != "cpu":  # there a fused step itself looks for float16's overflow
+        return False
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     try:

@@ -3,7 +3,7 @@
 import logging
 import re
 from functools import reduce
-from typing import Any, Collection, Dict, NamedTuple, Optional
+from typing import Any, Collection, Dict, NamedTuple, Optional, Tuple
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -44,14 +44,18 @@ _PARTS: Dict[str, str] = {
     "MODEL.KNET.KERNEL_HEAD.STUFF_SCORES": r"kernel_head\.point_proj\..+",
     "MODEL.KNET.KERNEL_UPDATE.NUM_HEADS": r"(.+\.)?kernel_update_heads\.\d+\.attention\..+",
 }
-# what Detectron2's DeepLab has added to its ResNet's keys: its builders that do not look at it
+# what Detectron2's DeepLab has added to its ResNet's keys: builders that do not look at it, and the
+# value that they build with
 _RESNET_BUILDERS = (
     *("build_resnet_backbone", "build_resnet_fpn_backbone", "build_retinanet_resnet_fpn_backbone"),
     "build_knet_resnet_fpn_backbone",
 )
-_NOT_OF_BUILDERS: Dict[str, Collection[str]] = {
-    "MODEL.RESNETS.RES4_DILATION": _RESNET_BUILDERS,
-    "MODEL.RESNETS.RES5_MULTI_GRID": (*_RESNET_BUILDERS, "build_deep_stem_resnet_backbone"),
+_NOT_OF_BUILDERS: Dict[str, Tuple[Collection[str], Any]] = {
+    "MODEL.RESNETS.RES4_DILATION": (_RESNET_BUILDERS, 1),
+    "MODEL.RESNETS.RES5_MULTI_GRID": (
+        (*_RESNET_BUILDERS, "build_deep_stem_resnet_backbone"),
+        [1, 1, 1],
+    ),
 }
 # of an image's values, or of results too: another may be meant
 _CHOICES: Dict[str, str] = {
@@ -135,8 +139,9 @@ def compare_silent_keys(description: Any, info: Optional[ModelInfo], loading: Lo
             continue
         if key.endswith("STUFF_SCORES") and all(each.isthing for each in info.classes):
             continue
-        if info.cfg.MODEL.BACKBONE.NAME in _NOT_OF_BUILDERS.get(key, ()):
-            continue
+        if _is_fixed(info.cfg, key):
+            key, was = "MODEL.BACKBONE.NAME", theirs.MODEL.BACKBONE.NAME
+            now = info.cfg.MODEL.BACKBONE.NAME
         difference = (
             f"{loading.path} is of a model that was trained with {key} {was}, this one has {now}"
         )
@@ -149,7 +154,15 @@ def compare_silent_keys(description: Any, info: Optional[ModelInfo], loading: Lo
             logger.warning(f"{difference}: what it changes must be learned anew")
 
 
+def _is_fixed(cfg: CfgNode, key: str) -> bool:
+    """The builder of the backbone does not look at the key."""
+    return key in _NOT_OF_BUILDERS and cfg.MODEL.BACKBONE.NAME in _NOT_OF_BUILDERS[key][0]
+
+
 def _value(cfg: CfgNode, key: str) -> Any:
+    """What a model is built with."""
+    if _is_fixed(cfg, key):
+        return _NOT_OF_BUILDERS[key][1]
     value = reduce(getattr, key.split("."), cfg)
     if key == "MODEL.TIMM.NAME":
         return value.split(".")[0]  # behind it is which weights timm would download

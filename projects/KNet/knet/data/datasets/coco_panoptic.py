@@ -49,7 +49,13 @@ def read_json(path: str, what: str, keys: Sequence[str], **hooks: Callable) -> D
     found = content if isinstance(content, dict) else ()
     missing = [key for key in keys if key not in found]
     if missing:
-        raise DatasetError(f"the {what} {path} has no {' and no '.join(missing)}")
+        raise DatasetError(
+            f"the {what} {path} has no {' and no '.join(missing)}: it must be of COCO's form, into "
+            "which files of other tools have to be converted"
+        )
+    for key in (*keys, "annotations"):
+        if not isinstance(content.get(key) or [], list):
+            raise DatasetError(f"the '{key}' of the {what} {path} are no list, as COCO's are")
     return content
 
 
