@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from knet.engine import build_optimizer
-from knet.engine.muon import Muon, orthogonal_factor
+from knet.engine.muon import Muon, orthogonal_factors
 from knet.errors import UsageError
 from knet.modeling.semantic import find_classifier
 
@@ -22,20 +22,21 @@ def random_gradients(model, seed):
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
-class TestOrthogonalFactor:
+class TestOrthogonalFactors:
     @pytest.mark.parametrize("shape", [(16, 90), (90, 16), (24, 24), (1, 30), (30, 1)])
-    def test_it_keeps_the_directions_and_makes_them_one_length(self, shape):
+    def test_they_keep_the_directions_and_make_them_one_length(self, shape):
         torch.manual_seed(0)
-        matrix = torch.randn(shape) * 1e3
-        u, _, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-        values = u.t() @ orthogonal_factor(matrix).double() @ v.t()
-        of_directions = values.diagonal().clone()
+        u, _, v = torch.linalg.svd(torch.randn(3, *shape).double(), full_matrices=False)
+        values = torch.linspace(0.02, 1, u.shape[2]) * torch.tensor([1e3, 1.0, 1e-3])[:, None]
+        matrices = (u @ values.diag_embed().double() @ v).float()
+        values = u.mT @ orthogonal_factors(matrices).double() @ v.mT
+        of_directions = values.diagonal(dim1=1, dim2=2).clone()
         assert of_directions.min() > 0.6 and of_directions.max() < 1.3
-        values.diagonal().zero_()
+        values.diagonal(dim1=1, dim2=2).zero_()
         assert values.abs().max() < 1e-4
 
     @pytest.mark.parametrize("shape", [(16, 90), (90, 16), (24, 24)])
-    def test_equals_the_iteration_of_the_matrix_itself(self, shape):
+    def test_equal_the_iteration_of_the_matrix_itself(self, shape):
         torch.manual_seed(0)
         # values over three powers of ten, as those of gradients are
         matrix = torch.randn(shape) @ torch.logspace(0, -3, shape[1]).diag()
@@ -46,10 +47,11 @@ class TestOrthogonalFactor:
             square = wanted @ wanted.t()
             wanted = 3.4445 * wanted + (-4.7750 * square + 2.0315 * square @ square) @ wanted
         wanted = wanted.t() if is_tall else wanted
-        torch.testing.assert_close(orthogonal_factor(matrix).double(), wanted, rtol=0, atol=1e-3)
+        (factor,) = orthogonal_factors(matrix[None])
+        torch.testing.assert_close(factor.double(), wanted, rtol=0, atol=1e-3)
 
     def test_nothing_learned_moves_nothing(self):
-        assert torch.equal(orthogonal_factor(torch.zeros(3, 5)), torch.zeros(3, 5))
+        assert torch.equal(orthogonal_factors(torch.zeros(1, 3, 5)), torch.zeros(1, 3, 5))
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon to equal")

@@ -5,9 +5,11 @@ factor learns in all their directions alike (Jordan et al., "Muon: An optimizer 
 neural networks", 2024). ``torch.optim.Muon`` of PyTorch 2.9 takes no convolutions.
 """
 
+from collections import defaultdict
+
 import torch
 
-__all__ = ["Muon", "orthogonal_factor"]
+__all__ = ["Muon", "orthogonal_factors"]
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al.: singular values come to 0.7 to 1.2
 _MOMENTUM = 0.95
@@ -37,6 +39,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def _step_matrices(self, group) -> None:
+        by_shape = defaultdict(list)
         for weight in group["params"]:
             if weight.grad is None:
                 continue
@@ -46,30 +49,34 @@ class Muon(torch.optim.AdamW):
                 state["momentum_buffer"] = torch.zeros_like(weight)
             state["step"] += 1
             momentum = state["momentum_buffer"].lerp_(weight.grad, 1 - _MOMENTUM)
-            matrix = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's
-            size = _STEP_RMS * max(matrix.shape) ** 0.5
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.sub_(orthogonal_factor(matrix).view_as(weight), alpha=group["lr"] * size)
+            direction = weight.grad.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's
+            by_shape[direction.shape].append((weight, direction))
+        for shape, found in by_shape.items():  # few calls, for a GPU
+            weights, directions = zip(*found)
+            rate = group["lr"] * _STEP_RMS * max(shape) ** 0.5
+            for weight, step in zip(weights, orthogonal_factors(torch.stack(directions))):
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.sub_(step.view_as(weight), alpha=rate)
 
 
-def orthogonal_factor(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """About U V^T of U S V^T, by Newton-Schulz iterations.
+def orthogonal_factors(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """About U V^T of each matrix U S V^T, by Newton-Schulz iterations.
 
     They are products of the smaller square of the matrix, whose polynomials it is multiplied with
     once, at the end: for a 3 x 3 convolution a quarter of the time of iterating the matrix itself.
 
     Args:
-        matrix: (m, n); zeros stay zeros.
+        matrices: (B, m, n); zeros stay zeros.
     """
     a, b, c = _COEFFICIENTS
-    matrix = matrix / (matrix.norm() + 1e-7)
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    square = matrix.t() @ matrix if is_tall else matrix @ matrix.t()
+    matrices = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    square = matrices.mT @ matrices if is_tall else matrices @ matrices.mT
     product = None
     for step in range(steps):
-        factor = torch.addmm(square, square, square, beta=b, alpha=c)
-        factor.diagonal().add_(a)
+        factor = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
         product = factor if product is None else factor @ product
         if step < steps - 1:
             square = factor @ square @ factor
-    return matrix @ product if is_tall else product @ matrix
+    return matrices @ product if is_tall else product @ matrices
