@@ -115,12 +115,12 @@ def test_ious_are_learned():
     rng = np.random.default_rng(6)
     model = tiny_model(layout=THINGS_ONLY, **RATED, num_stages=1).train()
     batch = [training_input(rng, THINGS_ONLY, SIZE) for _ in range(2)]
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     course = []
-    for _ in range(60):
+    for _ in range(100):
         losses = model(batch)
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
         course.append(float(losses["loss_iou_1"].detach()))
-    assert course[-1] < 0.8 * course[0]
+    assert np.mean(course[-20:]) < 0.6 * max(course[:5])
