@@ -97,6 +97,16 @@ def test_another_optimizer_is_another_run(train_net, tmp_path, options):
     begun(train_net, options)
     outcome = train_net("--resume", options={**options, "SOLVER.OPTIMIZER": "SGD"})
     assert "SOLVER.OPTIMIZER is SGD, and was ADAMW" in outcome.sentence()
+    outcome = train_net("--resume", options={**options, "SOLVER.OPTIMIZER": "adamw"})
+    assert outcome.status == 0
+
+
+def test_other_matrices_for_muon_are_another_run(train_net, tmp_path, options):
+    """Their states would be taken by position, from each other."""
+    options = {**options, "SOLVER.OPTIMIZER": "MUON", "SOLVER.NO_MUON": ["*.class_proj.*"]}
+    begun(train_net, options)
+    outcome = train_net("--resume", options={**options, "SOLVER.NO_MUON": ["*.mask_proj.*"]})
+    assert "SOLVER.NO_MUON is ('*.mask_proj.*',), and was ('*.class_proj" in outcome.sentence()
 
 
 def test_what_saves_memory_counts(train_net, tmp_path, options):

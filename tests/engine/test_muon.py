@@ -207,6 +207,21 @@ def test_going_on_from_a_saved_state_is_going_on(config):
         assert torch.equal(a, b)
 
 
+def test_a_gradient_that_overflowed_moves_nothing(config):
+    """A fused step would see to it itself, for its own part."""
+    config.SOLVER.FUSED = None
+    model = Small()
+    before = copy.deepcopy(model.state_dict())
+    optimizer = build_optimizer(config, model)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(model.head.weight.sum()).backward()
+    random_gradients(model, seed=0)
+    model.norm.bias.grad[0] = torch.inf
+    scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_a_weight_without_gradient_stays(config):
     model = Small()
     before = model.head.weight.detach().clone()

@@ -59,8 +59,11 @@ def test_the_newest_is_taken_where_python3_is_old_or_does_not_run(set_up, python
     assert set_up.choose_python(None).version == NEW
 
 
-def test_programs_of_windows_have_an_ending(set_up, pythons):
+def test_programs_of_windows_have_an_ending(set_up, pythons, monkeypatch):
     pythons(path={"python.exe": NEW, "python3.exe": None, "python.exe.txt": NEWEST})
+    with pytest.raises(set_up.SetUpError):  # Linux on Windows has these on its PATH too
+        set_up.choose_python(None)
+    monkeypatch.setattr(sys, "platform", "win32")
     assert set_up.choose_python(None).version == NEW
     assert set_up.choose_python("python").version == NEW
 

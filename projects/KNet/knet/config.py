@@ -274,7 +274,7 @@ def _add_solver(cfg: CN) -> None:
     # Learning-rate factor of the backbone (without its feature pyramid)
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.25
     # ADAMW; MUON, which is AdamW but for the matrices (weights of convolutions and linear layers)
-    # outside the backbone; or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
+    # of feature pyramid, neck and heads; or SGD with Detectron2's SOLVER.MOMENTUM and NESTEROV
     cfg.SOLVER.OPTIMIZER = "ADAMW"
     # Matrices that MUON leaves to AdamW: patterns (as of file names) of their names. Muon is for
     # hidden layers: those that predict learn worse by it

@@ -106,7 +106,8 @@ def named(pattern: str) -> Iterator[str]:
     folders = [Path(folder) for folder in os.get_exec_path()]
     for folder in [*folders, *(version / "bin" for version in reversed(versions))]:
         if folder.is_dir():
-            program = re.compile(f"(?:{pattern})(?:[.]exe)?")  # Windows' have an ending
+            ending = "(?:[.]exe)?" if sys.platform == "win32" else ""
+            program = re.compile(f"(?:{pattern}){ending}")
             names = sorted(name for name in os.listdir(folder) if program.fullmatch(name))
             yield from (str(folder / name) for name in names)
 

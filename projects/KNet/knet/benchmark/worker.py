@@ -117,10 +117,13 @@ class Runner:
 
 
 def _build_optimizer(job: Job, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """K-Net's for all; Detectron2's and transformers' own cost as much."""
+    """Of a K-Net that of its config, of the others K-Net's AdamW: their own costs as much."""
+    cfg = job.config()
+    if job.candidate not in job.settings.config_files:
+        cfg.SOLVER.OPTIMIZER = "ADAMW"
     if hasattr(model, "backbone"):
-        return build_optimizer(job.config(), model)
-    return torch.optim.AdamW(model.parameters(), lr=job.config().SOLVER.BASE_LR)
+        return build_optimizer(cfg, model)
+    return torch.optim.AdamW(model.parameters(), lr=cfg.SOLVER.BASE_LR)
 
 
 def serve(connection: Connection, job: Job) -> None:

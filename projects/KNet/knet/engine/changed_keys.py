@@ -17,7 +17,7 @@ __all__ = ["Rates", "compare_keys"]
 logger = logging.getLogger(__name__)
 
 # What is in the checkpoint means nothing to another
-_REFUSED = ("SOLVER.OPTIMIZER",)
+_REFUSED = ("SOLVER.OPTIMIZER", "SOLVER.NO_MUON")
 _TAKEN_OVER = (
     *("BASE_LR", "BACKBONE_MULTIPLIER", "BIAS_LR_FACTOR", "WEIGHT_DECAY", "MOMENTUM", "NESTEROV"),
     *("MAX_ITER", "STEPS", "GAMMA", "LR_SCHEDULER_NAME", "WARMUP_ITERS", "WARMUP_FACTOR"),
@@ -43,7 +43,7 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
         return  # of another version
     for key in _REFUSED:
         was, now = _value(before, key), _value(cfg, key)
-        if was != now:
+        if _is_other_optimizer(key, was, now, cfg):
             raise UsageError(
                 f"{key} is {now}, and was {was} in the checkpoint that --resume goes on from: set "
                 "it back, or start a run in another OUTPUT_DIR with MODEL.WEIGHTS of this one"
@@ -55,6 +55,12 @@ def compare_keys(plain: Any, cfg: CfgNode) -> None:
             changes.append(f"{key} {now} (was {was})")
     if changes:
         logger.warning(f"Going on with other keys than before: {', '.join(changes)}")
+
+
+def _is_other_optimizer(key: str, was: Any, now: Any, cfg: CfgNode) -> bool:
+    if key == "SOLVER.OPTIMIZER":
+        return was.upper() != now.upper()
+    return cfg.SOLVER.OPTIMIZER.upper() == "MUON" and list(was or []) != list(now)
 
 
 def _is_as_fused(before: CfgNode, cfg: CfgNode) -> bool:

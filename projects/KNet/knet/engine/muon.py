@@ -1,4 +1,4 @@
-"""Muon: weights that are matrices learn by steps of which no direction is small.
+"""Muon: weights that are matrices learn by steps that are equally long in all their directions.
 
 A gradient's matrix has a few large singular values and many small ones; a step along its orthogonal
 factor learns in all their directions alike (Jordan et al., "Muon: An optimizer for hidden layers in
@@ -24,6 +24,11 @@ class Muon(torch.optim.AdamW):
     A weight of more dimensions is a matrix of (outputs, all else). The rate and the decoupled
     weight decay are those of the group, as in AdamW; betas and eps count for the other groups.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # a scaler of float16 leaves out the whole step then, where a fused one would its own part
+        self._step_supports_amp_scaling = False
 
     def step(self, closure=None):
         groups = self.param_groups
