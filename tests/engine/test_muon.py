@@ -10,7 +10,6 @@ from torch import nn
 
 from knet.engine import build_optimizer
 from knet.engine.muon import Muon, orthogonal_factors
-from knet.errors import UsageError
 from knet.modeling.semantic import find_classifier
 
 from ..modeling.semantic.heads import BASE_HEADS, NUM_CLASSES, small_config
@@ -230,9 +229,3 @@ def test_a_weight_without_gradient_stays(config):
     model.head.weight.grad = None
     optimizer.step()
     assert torch.equal(model.head.weight, before)
-
-
-def test_a_gpu_has_no_fused_step(config):
-    config.SOLVER.FUSED = True
-    with pytest.raises(UsageError, match=r"SOLVER\.FUSED is True.* no fused MUON for a meta"):
-        build_optimizer(config, Small().to("meta"))

@@ -27,7 +27,8 @@ class Muon(torch.optim.AdamW):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        # a scaler of float16 leaves out the whole step then, where a fused one would its own part
+        # after an overflow of float16 a scaler leaves the step out; a fused one would be left to do
+        # that itself, and knows of its own part alone
         self._step_supports_amp_scaling = False
 
     def step(self, closure=None):

@@ -79,8 +79,6 @@ def is_fused(cfg, device: str) -> bool:
 
 
 def _has_fused(kind: Type[torch.optim.Optimizer], device: str) -> bool:
-    if kind is Muon and device != "cpu":  # there a fused step itself looks for float16's overflow
-        return False
     parameter = nn.Parameter(torch.zeros(1, device=device))
     parameter.grad = torch.zeros_like(parameter)
     try:
