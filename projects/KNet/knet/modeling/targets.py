@@ -4,7 +4,7 @@ Shape shorthand: B images, T things, S stuff classes, H x W full resolution, h x
 stride's map of the padded batch.
 """
 
-from typing import Dict, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import torch
 from detectron2.structures import BitMasks, PolygonMasks
@@ -14,28 +14,51 @@ from ..data.class_layout import ClassLayout
 from ..errors import DatasetError
 from .structures import Targets
 
-__all__ = ["TargetBuilder", "sample_cells"]
+__all__ = ["TargetBuilder"]
 
 
-def sample_cells(full: torch.Tensor, stride: int, size: Tuple[int, int], value=0) -> torch.Tensor:
-    """The pixels that bilinear interpolation (no antialias) by 1 / stride reads, per cell.
+def _middle(stride: int) -> List[int]:
+    """The rows (or columns) of a cell that bilinear interpolation by 1 / stride, without
+    antialias, reads: of an even stride the two in the middle, alike; of an odd one the middle.
+    """
+    return sorted({(stride - 1) // 2, stride // 2})
 
-    For an even stride those are the four in the middle of the cell, each with weight 1/4; for an
-    odd one the middle pixel. Averaging them afterwards is the interpolation, without ever making
-    full-size float masks.
+
+def average_cells(masks: torch.Tensor, stride: int, size: Tuple[int, int]) -> torch.Tensor:
+    """Bilinear interpolation by 1 / stride, without ever making full-size float masks.
 
     Args:
-        full: (..., H, W).
+        masks: (T, H, W) bool.
         stride: integer.
-        size: (h, w) of the result; what lies outside of ``full`` is ``value``.
+        size: (h, w) of the result; outside of ``masks`` is nothing.
 
     Returns:
-        (4 or 1, ..., h, w).
+        (T, h, w) float32.
     """
-    height, width = full.shape[-2:]
-    full = F.pad(full, (0, size[1] * stride - width, 0, size[0] * stride - height), value=value)
-    middle = sorted({(stride - 1) // 2, stride // 2})
-    return torch.stack([full[..., y::stride, x::stride] for y in middle for x in middle])
+    count, (height, width), middle = len(masks), size, _middle(stride)
+    # rows first: their pixels lie beside each other
+    rows = torch.zeros((count, height, width * stride), dtype=torch.uint8, device=masks.device)
+    for y in middle:
+        row = masks[:, y::stride].view(torch.uint8)
+        rows[:, : row.shape[1], : row.shape[2]] += row
+    cells = sum(rows[:, :, x::stride] for x in middle)
+    return cells.float() / len(middle) ** 2
+
+
+def sample_cells(labels: torch.Tensor, stride: int, size: Tuple[int, int]) -> torch.Tensor:
+    """The pixels whose mean is that interpolation, of label maps.
+
+    Args:
+        labels: (H, W).
+        stride, size: as above; outside of ``labels`` is label 0.
+
+    Returns:
+        (4 or 1, h, w).
+    """
+    height, width = labels.shape
+    labels = F.pad(labels, (0, size[1] * stride - width, 0, size[0] * stride - height))
+    middle = _middle(stride)
+    return torch.stack([labels[y::stride, x::stride] for y in middle for x in middle])
 
 
 class TargetBuilder:
@@ -91,7 +114,7 @@ class TargetBuilder:
         masks = instances.gt_masks
         if isinstance(masks, PolygonMasks):
             masks = BitMasks.from_polygon_masks(masks, *instances.image_size)
-        masks = masks.tensor if isinstance(masks, BitMasks) else masks
+        masks = masks.tensor if isinstance(masks, BitMasks) else masks.bool()
         classes = self.layout.to_model(instances.gt_classes)
         wrong = (classes < 0) | (classes >= self.layout.num_things)
         if wrong.any():
@@ -100,8 +123,8 @@ class TargetBuilder:
                 f"the data set's thing classes are {list(self.layout.thing_ids)}: register it "
                 "with contiguous ids, or mend DATASETS.TRAIN"
             )
-        cells = sample_cells(masks.to(device=device, dtype=torch.uint8), self.mask_stride, size)
-        return cells.sum(0, dtype=torch.float32) / len(cells), classes.to(device)
+        # averaged where the loader left them: a sixteenth of the bytes is sent
+        return average_cells(masks, self.mask_stride, size).to(device), classes.to(device)
 
     def _stuff(self, x: Dict, size: Tuple[int, int], device) -> Tuple[torch.Tensor, torch.Tensor]:
         """Soft mask (S, h, w) and presence (S,) of each stuff class in one image."""
@@ -115,24 +138,35 @@ class TargetBuilder:
                 f"{_name(x)} has no 'sem_seg', which a model with stuff classes learns from: use "
                 "a panoptic data set in DATASETS.TRAIN, or MODEL.KNET.NUM_STUFF_CLASSES 0"
             )
-        # counted and checked where the loader left it, on the host
+        # counted and checked where the loader left it, on the host. Labels are numbered from 0,
+        # which is any below the known ones, to the last, which is any above.
+        least = min(0, self.ignore_label) - 1
+        most = max(0, self.ignore_label, *self.layout.ids) + 1
         sem_seg = x["sem_seg"].long()
-        labels = self.layout.to_model(sem_seg)
-        ignored = sem_seg == self.ignore_label
-        wrong = (labels < 0) & ~ignored
+        numbers = sem_seg.clamp(least, most) - least
+        labels = torch.arange(least, most + 1)
+        classes = self.layout.to_model(labels)  # of each number
+        ignored = labels == self.ignore_label
+        there = torch.bincount(numbers.flatten(), minlength=len(labels)).cpu() > 0
+        wrong = there & (classes < 0) & ~ignored
         if wrong.any():
+            pixel = wrong.to(numbers.device)[numbers]
             raise DatasetError(
-                f"{_name(x)} has the label {int(sem_seg[wrong][0])} in 'sem_seg', which is no "
+                f"{_name(x)} has the label {int(sem_seg[pixel][0])} in 'sem_seg', which is no "
                 f"contiguous id of the data set's {len(self.layout.ids)} classes nor the ignore "
                 f"label {self.ignore_label}: mend the labels or the class ids of DATASETS.TRAIN"
             )
-        stuff = (labels - self.layout.num_things).clamp(min=-1).masked_fill_(ignored, -1)
-        counts = torch.bincount((stuff + 1).flatten(), minlength=num_stuff + 1)
-        stuff = stuff.to(device=device, dtype=torch.int16)
-        cells = sample_cells(stuff, self.mask_stride, size, value=-1)
-        classes = torch.arange(num_stuff, device=device)[:, None, None]
-        masks = sum((cell == classes).float() for cell in cells) / len(cells)
-        return masks, (counts[1:] > 0).to(device)
+        # a row for all that is no stuff comes last, and goes
+        is_stuff = (classes >= self.layout.num_things) & ~ignored
+        rows = torch.where(is_stuff, classes - self.layout.num_things, num_stuff)
+        present = torch.zeros(num_stuff + 1, dtype=torch.bool)
+        present[rows[there]] = True
+        cells = sample_cells(numbers.int(), self.mask_stride, size).to(device)
+        rows = rows.to(device)[cells.long()]
+        masks = torch.zeros((num_stuff + 1, *size), device=device)
+        for row in rows:
+            masks.scatter_add_(0, row[None], masks.new_ones(()).expand(1, *size))
+        return masks[:-1] / len(rows), present[:-1].to(device)
 
 
 def _pad_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
