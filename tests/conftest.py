@@ -38,6 +38,7 @@ PUBLISHED_FORM = {
     "MODEL.KNET.TEST.THINGS_FIRST": False,
     "MODEL.KNET.TEST.ENLARGE_LOGITS": False,
     "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
+    "SOLVER.OPTIMIZER": "ADAMW",
 }
 # The demo's model, in the published form, and schedule made so small that a training step takes
 # milliseconds.

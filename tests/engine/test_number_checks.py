@@ -60,3 +60,13 @@ def test_expected_results_of_another_form(tiny_config, expected):
     tiny_config.TEST.EXPECTED_RESULTS = expected
     with pytest.raises(UsageError, match=r"EXPECTED_RESULTS has .*such as \[\"panoptic_seg\", "):
         check_datasets(tiny_config)
+
+
+def test_expected_results_that_no_evaluation_gives(tiny_config):
+    tiny_config.TEST.EXPECTED_RESULTS = [["panoptic", "PQ", 50.0, 1.0]]
+    with pytest.raises(UsageError, match="names the task 'panoptic': tasks are panoptic_seg, "):
+        check_datasets(tiny_config)
+    tiny_config.TEST.EXPECTED_RESULTS = [["panoptic_seg", "PQ", 50.0, 1.0]]
+    tiny_config.DATASETS.TEST = (*tiny_config.DATASETS.TEST, *tiny_config.DATASETS.TRAIN)
+    with pytest.raises(UsageError, match=r"one data set, and DATASETS\.TEST has 2"):
+        check_datasets(tiny_config)

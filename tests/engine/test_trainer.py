@@ -85,6 +85,16 @@ def test_a_head_whose_keys_the_config_lacks():
         KNetTrainer.build_model(load_config(str(REPO / "configs" / FCN), words))
 
 
+def test_a_norm_that_is_not_known():
+    words = options(FCN, MODEL__SEM_SEG_HEAD__NORM="BatchNorm")
+    with pytest.raises(UsageError) as error:
+        KNetTrainer.build_model(load_config(str(REPO / "configs" / FCN), words))
+    assert str(error.value) == (
+        "no model can be built from MODEL.*: nothing is known by the name of "
+        "MODEL.SEM_SEG_HEAD.NORM, 'BatchNorm'"
+    )
+
+
 def test_an_error_in_the_data_keeps_its_sentence(config, monkeypatch):
     def spoiled(cfg):
         raise DatasetError("labels.png is no label map")

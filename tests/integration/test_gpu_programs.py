@@ -70,8 +70,6 @@ def run(train_net, tiny_options, monkeypatch):
         tests.clear()
         tiny = {k: v for k, v in tiny_options.items() if form != "fast" or k not in PUBLISHED_FORM}
         options = {key.replace("__", "."): value for key, value in options.items()}
-        if form == "fast":
-            tiny["SOLVER.OPTIMIZER"] = "MUON"
         num_gpus = "0" if device == "cpu" else "1"
         flags = (*flags, "--num-gpus", num_gpus)
         outcome = train_net(*flags, options={**tiny, **STEADY, **options})

@@ -32,6 +32,7 @@ from .writers import check_logging
 
 __all__ = ["check_config", "check_datasets"]
 
+TASKS = ("panoptic_seg", "segm", "bbox", "sem_seg")  # as Detectron2's evaluators name them
 REGISTRIES: Dict[str, Registry] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -247,6 +248,16 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
                 f"TEST.EXPECTED_RESULTS has {expected!r}: each is a task, a metric, its value and "
                 'how much it may differ, such as ["panoptic_seg", "PQ", 50.0, 1.0]'
             )
+        if expected[0] not in TASKS:
+            raise UsageError(
+                f"TEST.EXPECTED_RESULTS names the task {expected[0]!r}: tasks are "
+                f"{', '.join(TASKS)}"
+            )
+    if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) > 1:
+        raise UsageError(
+            "TEST.EXPECTED_RESULTS is compared on one data set, and DATASETS.TEST has "
+            f"{len(cfg.DATASETS.TEST)}: name one, or set TEST.EXPECTED_RESULTS []"
+        )
     if cfg.TEST.EXPECTED_RESULTS and not cfg.DATASETS.TEST:
         raise UsageError(
             "TEST.EXPECTED_RESULTS cannot be compared, as DATASETS.TEST is empty: name a data set, "

@@ -4,7 +4,9 @@ import itertools
 import logging
 import os
 import weakref
+from typing import List
 
+from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
@@ -196,7 +198,12 @@ class KNetTrainer(DefaultTrainer):
             raise
         except (AssertionError, AttributeError, KeyError, RuntimeError, ValueError) as error:
             logger.debug("Building the model:", exc_info=True)
-            raise UsageError(f"no model can be built from MODEL.*: {error!r}") from error
+            reason = repr(error)
+            if isinstance(error, KeyError):  # a name that a table of Detectron2's lacks
+                keys = [key for name in error.args for key in _keys_with(name, cfg.MODEL, "MODEL")]
+                if keys:
+                    reason = f"nothing is known by the name of {' and '.join(keys)}, {error}"
+            raise UsageError(f"no model can be built from MODEL.*: {reason}") from error
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
@@ -250,3 +257,14 @@ class KNetTrainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
         return build_evaluator(cfg, dataset_name)
+
+
+def _keys_with(value: str, node: CfgNode, path: str) -> List[str]:
+    """The keys of a config that have a value."""
+    keys = []
+    for name, inner in node.items():
+        if isinstance(inner, CfgNode):
+            keys += _keys_with(value, inner, f"{path}.{name}")
+        elif inner == value:
+            keys.append(f"{path}.{name}")
+    return keys
