@@ -13,7 +13,7 @@ PROGRAM = "projects/KNet/tools/benchmark.py"
 def test_commands_and_options():
     parse = benchmark.parse_args
     commands = re.findall(rf"^    python {PROGRAM}((?:.*\\\n)*.*)", PAGE, flags=re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         args = parse(shlex.split(command.replace("\\\n", " ")))
         assert all((REPO / file).is_file() for file in args.config_files)

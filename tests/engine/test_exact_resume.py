@@ -38,6 +38,7 @@ TASKS = {
         "MODEL.KNET.TEST.PANOPTIC_ON": False,
         "MODEL.KNET.TEST.SEMANTIC_ON": False,
         "INPUT.MIN_SIZE_TRAIN": (48, 64, 80),
+        "SOLVER.OPTIMIZER": "MUON",
     },
     "semantic": SEMANTIC,
 }

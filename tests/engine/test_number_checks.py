@@ -3,9 +3,12 @@
 import math
 
 import pytest
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluators
 
 from knet.engine.checks import check_config, check_datasets
 from knet.errors import UsageError
+from knet.evaluation import EVALUATOR_BUILDERS
 
 LOSSES = ("CLASS", "MASK", "DICE", "SEMANTIC", "RANK", "SEMANTIC_DICE", "POINT", "VOTE", "IOU")
 WEIGHTS = [
@@ -63,10 +66,22 @@ def test_expected_results_of_another_form(tiny_config, expected):
 
 
 def test_expected_results_that_no_evaluation_gives(tiny_config):
-    tiny_config.TEST.EXPECTED_RESULTS = [["panoptic", "PQ", 50.0, 1.0]]
-    with pytest.raises(UsageError, match="names the task 'panoptic': tasks are panoptic_seg, "):
-        check_datasets(tiny_config)
-    tiny_config.TEST.EXPECTED_RESULTS = [["panoptic_seg", "PQ", 50.0, 1.0]]
+    def refused(*expected) -> str:
+        tiny_config.TEST.EXPECTED_RESULTS = [[*expected, 50.0, 1.0]]
+        with pytest.raises(UsageError) as error:
+            check_datasets(tiny_config)
+        return str(error.value)
+
+    assert "names 'panoptic', which is not measured" in refused("panoptic", "PQ")
+    tiny_config.MODEL.KNET.TEST.PANOPTIC_ON = False
+    assert refused("panoptic_seg", "PQ").endswith("name segm or bbox or sem_seg")
     tiny_config.DATASETS.TEST = (*tiny_config.DATASETS.TEST, *tiny_config.DATASETS.TRAIN)
-    with pytest.raises(UsageError, match=r"one data set, and DATASETS\.TEST has 2"):
-        check_datasets(tiny_config)
+    assert "one data set, and DATASETS.TEST has 2" in refused("segm", "AP")
+
+
+def test_results_of_evaluators_of_ones_own_are_not_known_before(tiny_config, monkeypatch):
+    (name,) = tiny_config.DATASETS.TEST
+    kind = MetadataCatalog.get(name).evaluator_type
+    monkeypatch.setitem(EVALUATOR_BUILDERS, kind, {"INSTANCE": lambda *_: DatasetEvaluators([])})
+    tiny_config.TEST.EXPECTED_RESULTS = [["count", "error", 0.0, 1.0]]
+    check_datasets(tiny_config)

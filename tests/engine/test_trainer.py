@@ -90,8 +90,8 @@ def test_a_norm_that_is_not_known():
     with pytest.raises(UsageError) as error:
         KNetTrainer.build_model(load_config(str(REPO / "configs" / FCN), words))
     assert str(error.value) == (
-        "no model can be built from MODEL.*: nothing is known by the name of "
-        "MODEL.SEM_SEG_HEAD.NORM, 'BatchNorm'"
+        "no model can be built from MODEL.*: no norm has the name of MODEL.SEM_SEG_HEAD.NORM, "
+        "'BatchNorm'"
     )
 
 

@@ -11,7 +11,7 @@ from knet.modeling.targets import TargetBuilder
 
 from .. import slow_reference as slow
 
-STRIDES = [1, 2, 4, 8]
+STRIDES = [1, 2, 3, 4, 8]
 CASES_PER_SEED = 25
 IGNORED, UNKNOWN = 255, 200
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from ..data.datasets.custom import register_custom_datasets
 from ..data.image_reading import RAW, ImageReader
 from ..data.training_images import load_dicts, load_to_check
 from ..errors import MEND_PATHS, DatasetError, UsageError
-from ..evaluation.build import check_evaluator
+from ..evaluation.build import check_evaluator, measured_tasks
 from ..evaluation.images import is_measured
 from ..modeling.kernel_head import KERNEL_HEAD_REGISTRY
 from ..modeling.kernel_update import KERNEL_UPDATE_HEAD_REGISTRY
@@ -32,7 +32,6 @@ from .writers import check_logging
 
 __all__ = ["check_config", "check_datasets"]
 
-TASKS = ("panoptic_seg", "segm", "bbox", "sem_seg")  # as Detectron2's evaluators name them
 REGISTRIES: Dict[str, Registry] = {
     "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
     "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
@@ -248,11 +247,6 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
                 f"TEST.EXPECTED_RESULTS has {expected!r}: each is a task, a metric, its value and "
                 'how much it may differ, such as ["panoptic_seg", "PQ", 50.0, 1.0]'
             )
-        if expected[0] not in TASKS:
-            raise UsageError(
-                f"TEST.EXPECTED_RESULTS names the task {expected[0]!r}: tasks are "
-                f"{', '.join(TASKS)}"
-            )
     if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) > 1:
         raise UsageError(
             "TEST.EXPECTED_RESULTS is compared on one data set, and DATASETS.TEST has "
@@ -272,6 +266,13 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
                 f"TEST.EXPECTED_RESULTS cannot be compared on '{name}' in DATASETS.TEST, which has "
                 "no ground truth: set TEST.EXPECTED_RESULTS []"
             )
+        tasks = measured_tasks(cfg, name) if cfg.TEST.EXPECTED_RESULTS else None
+        for task, *_ in cfg.TEST.EXPECTED_RESULTS:
+            if tasks is not None and task not in tasks:
+                raise UsageError(
+                    f"TEST.EXPECTED_RESULTS names {task!r}, which is not measured on '{name}' in "
+                    f"DATASETS.TEST: name {' or '.join(tasks)}"
+                )
 
 
 # in metadata; a panoptic data set can do without its instances json

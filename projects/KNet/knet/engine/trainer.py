@@ -200,9 +200,9 @@ class KNetTrainer(DefaultTrainer):
             logger.debug("Building the model:", exc_info=True)
             reason = repr(error)
             if isinstance(error, KeyError):  # a name that a table of Detectron2's lacks
-                keys = [key for name in error.args for key in _keys_with(name, cfg.MODEL, "MODEL")]
+                keys = [key for name in error.args for key in _norms_of(name, cfg.MODEL, "MODEL")]
                 if keys:
-                    reason = f"nothing is known by the name of {' and '.join(keys)}, {error}"
+                    reason = f"no norm has the name of {' and '.join(keys)}, {error}"
             raise UsageError(f"no model can be built from MODEL.*: {reason}") from error
 
     @classmethod
@@ -259,12 +259,12 @@ class KNetTrainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name)
 
 
-def _keys_with(value: str, node: CfgNode, path: str) -> List[str]:
-    """The keys of a config that have a value."""
+def _norms_of(value: str, node: CfgNode, path: str) -> List[str]:
+    """The keys NORM of a config that have a value."""
     keys = []
     for name, inner in node.items():
         if isinstance(inner, CfgNode):
-            keys += _keys_with(value, inner, f"{path}.{name}")
-        elif inner == value:
+            keys += _norms_of(value, inner, f"{path}.{name}")
+        elif name == "NORM" and inner == value:
             keys.append(f"{path}.{name}")
     return keys

@@ -33,7 +33,13 @@ from .semantic import SemanticEvaluator
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["EVALUATOR_BUILDERS", "MODEL_RESULTS", "build_evaluator", "check_evaluator"]
+__all__ = [
+    "EVALUATOR_BUILDERS",
+    "MODEL_RESULTS",
+    "build_evaluator",
+    "check_evaluator",
+    "measured_tasks",
+]
 
 # A kind of result, as in MODEL.KNET.TEST.<kind>_ON -> (data set's name, folder, and by their names
 # what :func:`_options` has) -> evaluator
@@ -57,6 +63,15 @@ EVALUATOR_BUILDERS: Dict[str, Builders] = {
     "coco": {"INSTANCE": InstanceEvaluator},
     "sem_seg": {"SEMANTIC": SemanticEvaluator},
     "cityscapes_sem_seg": {"SEMANTIC": cityscapes_semantic_evaluator},
+}
+
+# Evaluator -> the tasks of its results, as Detectron2 names them
+TASKS: Dict[Callable[..., DatasetEvaluator], Tuple[str, ...]] = {
+    PanopticEvaluator: ("panoptic_seg",),
+    InstanceEvaluator: ("segm", "bbox"),
+    SemanticEvaluator: ("sem_seg",),
+    cityscapes_instance_evaluator: ("segm",),
+    cityscapes_semantic_evaluator: ("sem_seg",),
 }
 
 # MODEL.META_ARCHITECTURE -> the one kind of result that it gives, whatever MODEL.KNET.TEST says
@@ -89,6 +104,13 @@ def check_evaluator(cfg, dataset_name: str) -> None:
     files = itertools.chain.from_iterable(files_elsewhere(other, folder) for other in others)
     protect(folder, kinds, dicts, MetadataCatalog.get(dataset_name), files)
     _tell_of_images_without_truth(dataset_name, dicts, folder)
+
+
+def measured_tasks(cfg, dataset_name: str) -> Optional[List[str]]:
+    """The tasks of the results on a data set; None where an evaluator is not from here."""
+    builders, kinds = _what_is_measured(cfg, dataset_name)
+    tasks = [TASKS.get(builders[kind]) for kind in kinds]
+    return None if None in tasks else list(itertools.chain(*tasks))
 
 
 def _check_own_folder(cfg, dataset_name: str, folder: str) -> None:

@@ -24,8 +24,10 @@ def _middle(stride: int) -> List[int]:
     return sorted({(stride - 1) // 2, stride // 2})
 
 
-def average_cells(masks: torch.Tensor, stride: int, size: Tuple[int, int]) -> torch.Tensor:
-    """Bilinear interpolation by 1 / stride, without ever making full-size float masks.
+def count_cells(masks: torch.Tensor, stride: int, size: Tuple[int, int]) -> torch.Tensor:
+    """How many of the pixels are inside that bilinear interpolation by 1 / stride reads.
+
+    Their share is the interpolation, without ever making full-size float masks.
 
     Args:
         masks: (T, H, W) bool.
@@ -33,20 +35,19 @@ def average_cells(masks: torch.Tensor, stride: int, size: Tuple[int, int]) -> to
         size: (h, w) of the result; outside of ``masks`` is nothing.
 
     Returns:
-        (T, h, w) float32.
+        (T, h, w) uint8, 0 to 4 or 1.
     """
     count, (height, width), middle = len(masks), size, _middle(stride)
     # rows first: their pixels lie beside each other
     rows = torch.zeros((count, height, width * stride), dtype=torch.uint8, device=masks.device)
     for y in middle:
-        row = masks[:, y::stride].view(torch.uint8)
+        row = masks[:, y::stride][:, :height, : width * stride].view(torch.uint8)
         rows[:, : row.shape[1], : row.shape[2]] += row
-    cells = sum(rows[:, :, x::stride] for x in middle)
-    return cells.float() / len(middle) ** 2
+    return sum(rows[:, :, x::stride] for x in middle)
 
 
 def sample_cells(labels: torch.Tensor, stride: int, size: Tuple[int, int]) -> torch.Tensor:
-    """The pixels whose mean is that interpolation, of label maps.
+    """The pixels that bilinear interpolation by 1 / stride reads, of a label map.
 
     Args:
         labels: (H, W).
@@ -123,8 +124,9 @@ class TargetBuilder:
                 f"the data set's thing classes are {list(self.layout.thing_ids)}: register it "
                 "with contiguous ids, or mend DATASETS.TRAIN"
             )
-        # averaged where the loader left them: a sixteenth of the bytes is sent
-        return average_cells(masks, self.mask_stride, size).to(device), classes.to(device)
+        # counted where the loader left them: at stride 4 a sixteenth of their bytes is sent
+        cells = count_cells(masks, self.mask_stride, size).to(device)
+        return cells.float() / len(_middle(self.mask_stride)) ** 2, classes.to(device)
 
     def _stuff(self, x: Dict, size: Tuple[int, int], device) -> Tuple[torch.Tensor, torch.Tensor]:
         """Soft mask (S, h, w) and presence (S,) of each stuff class in one image."""
@@ -161,7 +163,8 @@ class TargetBuilder:
         rows = torch.where(is_stuff, classes - self.layout.num_things, num_stuff)
         present = torch.zeros(num_stuff + 1, dtype=torch.bool)
         present[rows[there]] = True
-        cells = sample_cells(numbers.int(), self.mask_stride, size).to(device)
+        numbers = numbers.to(torch.int16 if len(labels) < 2**15 else torch.int32)
+        cells = sample_cells(numbers, self.mask_stride, size).to(device)
         rows = rows.to(device)[cells.long()]
         masks = torch.zeros((num_stuff + 1, *size), device=device)
         for row in rows:
