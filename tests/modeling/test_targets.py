@@ -124,6 +124,15 @@ def test_stuff_is_present_with_a_pixel_that_no_cell_reads():
     assert not targets.stuff_masks.any()
 
 
+def test_a_label_map_with_a_channel():
+    sem_seg = torch.ones(8, 8, dtype=torch.long)
+    x = one_thing(torch.ones(8, 8, dtype=torch.bool), sem_seg=sem_seg)
+    build = TargetBuilder(ClassLayout([0], [1, 2]), 4)
+    expected = build([x], (8, 8), CPU).stuff_masks
+    found = build([{**x, "sem_seg": sem_seg[None]}], (8, 8), CPU).stuff_masks
+    assert torch.equal(found, expected) and expected[0, 0].all()
+
+
 def test_ignore_label_that_is_a_class():
     """With more than 255 classes, the label for "ignored" must not become stuff."""
     layout = ClassLayout([0], range(1, 300))

@@ -145,6 +145,7 @@ class TargetBuilder:
         least = min(0, self.ignore_label) - 1
         most = max(0, self.ignore_label, *self.layout.ids) + 1
         sem_seg = x["sem_seg"].long()
+        sem_seg = sem_seg.reshape(sem_seg.shape[-2:])  # (1, H, W) is taken too
         numbers = sem_seg.clamp(least, most) - least
         labels = torch.arange(least, most + 1)
         classes = self.layout.to_model(labels)  # of each number
