@@ -241,38 +241,49 @@ def check_datasets(cfg, eval_only: bool = False) -> None:
             if cfg.DATALOADER.MAX_UNREADABLE and name not in cfg.DATASETS.TEST
         ],
     )
+    _check_expected_results(cfg)
+    for name in cfg.DATASETS.TEST:
+        check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
+        if cfg.INPUT.FORMAT == RAW:
+            check_image(cfg, load_dicts(name))
+        if cfg.TEST.EXPECTED_RESULTS:
+            _check_expected_tasks(cfg, name)
+
+
+def _check_expected_results(cfg) -> None:
+    """Their form, and whether there is one data set to compare them on."""
     for expected in cfg.TEST.EXPECTED_RESULTS:
         if not isinstance(expected, (list, tuple)) or len(expected) != 4:
             raise UsageError(
                 f"TEST.EXPECTED_RESULTS has {expected!r}: each is a task, a metric, its value and "
                 'how much it may differ, such as ["panoptic_seg", "PQ", 50.0, 1.0]'
             )
-    if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) > 1:
-        raise UsageError(
-            "TEST.EXPECTED_RESULTS is compared on one data set, and DATASETS.TEST has "
-            f"{len(cfg.DATASETS.TEST)}: name one, or set TEST.EXPECTED_RESULTS []"
-        )
     if cfg.TEST.EXPECTED_RESULTS and not cfg.DATASETS.TEST:
         raise UsageError(
             "TEST.EXPECTED_RESULTS cannot be compared, as DATASETS.TEST is empty: name a data set, "
             "or set TEST.EXPECTED_RESULTS []"
         )
-    for name in cfg.DATASETS.TEST:
-        check_evaluator(cfg, name)  # loads it: finds what is wrong now and not after training
-        if cfg.INPUT.FORMAT == RAW:
-            check_image(cfg, load_dicts(name))
-        if cfg.TEST.EXPECTED_RESULTS and not is_measured(load_dicts(name)):
+    if cfg.TEST.EXPECTED_RESULTS and len(cfg.DATASETS.TEST) > 1:
+        raise UsageError(
+            "TEST.EXPECTED_RESULTS is compared on one data set, and DATASETS.TEST has "
+            f"{len(cfg.DATASETS.TEST)}: name one, or set TEST.EXPECTED_RESULTS []"
+        )
+
+
+def _check_expected_tasks(cfg, name: str) -> None:
+    """Whether an evaluation on a data set gives them."""
+    if not is_measured(load_dicts(name)):
+        raise UsageError(
+            f"TEST.EXPECTED_RESULTS cannot be compared on '{name}' in DATASETS.TEST, which has "
+            "no ground truth: set TEST.EXPECTED_RESULTS []"
+        )
+    tasks = measured_tasks(cfg, name)
+    for task, *_ in cfg.TEST.EXPECTED_RESULTS:
+        if tasks is not None and task not in tasks:
             raise UsageError(
-                f"TEST.EXPECTED_RESULTS cannot be compared on '{name}' in DATASETS.TEST, which has "
-                "no ground truth: set TEST.EXPECTED_RESULTS []"
+                f"TEST.EXPECTED_RESULTS names {task!r}, which is not measured on '{name}' in "
+                f"DATASETS.TEST: name {' or '.join(tasks)}"
             )
-        tasks = measured_tasks(cfg, name) if cfg.TEST.EXPECTED_RESULTS else None
-        for task, *_ in cfg.TEST.EXPECTED_RESULTS:
-            if tasks is not None and task not in tasks:
-                raise UsageError(
-                    f"TEST.EXPECTED_RESULTS names {task!r}, which is not measured on '{name}' in "
-                    f"DATASETS.TEST: name {' or '.join(tasks)}"
-                )
 
 
 # in metadata; a panoptic data set can do without its instances json
