@@ -8,6 +8,7 @@ import torch
 from detectron2.modeling import build_model
 from torch.nn import functional as F
 
+from knet.modeling import strips
 from knet.modeling.semantic_losses import class_dice_loss, cross_entropy_and_dice
 
 from ... import slow_reference as slow
@@ -68,16 +69,20 @@ def test_nothing_to_learn_is_not_negative(label):
         assert not torch.signbit(loss)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_both_losses_and_their_gradients_are_those_of_autograd(seed):
-    """Torch's own cross entropy and a softmax: ignored pixels, absent classes, any weights."""
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, 5, 7, 6, generator=generator, dtype=torch.float64) * 4
+@pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize("size", [(7, 6), (2, 2), (5, 3), (9, 9)])
+def test_both_losses_and_their_gradients_are_those_of_autograd(size, rows, monkeypatch):
+    """Torch's own resizing, cross entropy and a softmax: ignored pixels, absent classes, any
+    weights; the labels some rows at a time."""
+    monkeypatch.setattr(strips, "_ON_CPU", rows * 2 * 5 * 6)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, *size, generator=generator, dtype=torch.float64) * 4
     labels = torch.randint(0, 4, (2, 7, 6), generator=generator)
     labels[torch.rand(labels.shape, generator=generator) < 0.3] = IGNORED
     weights = torch.rand(2, generator=generator, dtype=torch.float64)
 
     def slowly(logits):
+        logits = F.interpolate(logits, (7, 6), mode="bilinear", align_corners=False)
         valid = labels != IGNORED
         p = logits.softmax(1).movedim(1, -1)[valid]
         t = F.one_hot(labels[valid], 5)

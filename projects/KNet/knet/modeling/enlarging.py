@@ -15,6 +15,8 @@ from typing import Callable, Iterator, List, Tuple
 import torch
 from torch.nn import functional as F
 
+from .masks import interpolate_rows, interpolation_matrix
+
 __all__ = ["SLACK", "Block", "EnlargedLogits", "EnlargedMasks", "ImageSizes"]
 
 _SIDE = 32  # S
@@ -264,16 +266,9 @@ _side = functools.lru_cache(maxsize=32)(_Side)
 
 
 def _interpolation_matrix(source: int, padded: int, image: int, output: int) -> torch.Tensor:
-    """(output, source): what PyTorch's interpolation does along one side, its own weights."""
-    unit_masks = torch.eye(source)[None, :, :, None]
-
-    def enlarge(x: torch.Tensor, length: int) -> torch.Tensor:
-        return F.interpolate(x, (length, 1), mode="bilinear", align_corners=False)
-
-    matrix = enlarge(unit_masks, padded)[:, :, :image]
-    if output != image:
-        matrix = enlarge(matrix, output)
-    return matrix[0, :, :, 0].t()
+    """(output, source): to the padded input, cut to the image, and to the result, along a side."""
+    matrix = interpolation_matrix(source, padded)[:image]
+    return matrix if output == image else interpolate_rows(matrix, output)
 
 
 def _used(weight: torch.Tensor) -> Tuple[torch.Tensor, int]:

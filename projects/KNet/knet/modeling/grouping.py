@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 __all__ = ["group_features", "group_transformed_features", "kernels_before"]
@@ -94,11 +95,33 @@ def logit(probability: float) -> float:
 
 def _sum_inside(shares: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
     feature_map = feature_map.float()
-    if not feature_map.requires_grad:
-        return torch.einsum("bnhw,bchw->bnc", shares, feature_map)
-    # the other way round, so that the gradient of the map is laid out as the map is
-    sums = torch.bmm(feature_map.flatten(2), shares.flatten(2).transpose(1, 2))
-    return sums.transpose(1, 2)
+    if feature_map.requires_grad or shares.requires_grad:
+        return _SumInside.apply(shares.flatten(2), feature_map.flatten(2))
+    return torch.einsum("bnhw,bchw->bnc", shares, feature_map)
+
+
+class _SumInside(torch.autograd.Function):
+    """(B, N, P) shares and (B, C, P) features -> (B, N, C).
+
+    Autograd would make the shares' gradient the other way round, of a long matrix on the left, in
+    ten times the time on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, shares, features):
+        ctx.save_for_backward(shares, features)
+        return torch.bmm(features, shares.transpose(1, 2)).transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_sums):
+        shares, features = ctx.saved_tensors
+        of_shares = torch.bmm(of_sums, features) if ctx.needs_input_grad[0] else None
+        # the gradient of the map is laid out as the map is
+        of_features = (
+            torch.bmm(of_sums.transpose(1, 2), shares) if ctx.needs_input_grad[1] else None
+        )
+        return of_shares, of_features
 
 
 def _matrix(transform: nn.Conv2d) -> Tuple[torch.Tensor, torch.Tensor]:

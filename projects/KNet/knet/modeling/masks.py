@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from .recorded import is_recorded
 
-__all__ = ["enlarge", "on_grid", "resize", "sample"]
+__all__ = ["enlarge", "interpolate_rows", "interpolation_matrix", "on_grid", "resize", "sample"]
 
 
 def resize(x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -41,6 +41,19 @@ def _double(x: torch.Tensor) -> torch.Tensor:
     x = F.pad(x, (1, 1, 1, 1), mode="replicate")
     with torch.autocast("cpu", enabled=False):  # as PyTorch's own, in single precision
         return F.conv_transpose2d(x, weight, stride=2, padding=3, groups=x.shape[1])
+
+
+def interpolation_matrix(
+    source: int, length: int, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """(length, source), on the CPU: what PyTorch's bilinear interpolation does along one side."""
+    return interpolate_rows(torch.eye(source, dtype=dtype), length)
+
+
+def interpolate_rows(x: torch.Tensor, length: int) -> torch.Tensor:
+    """(source, n) -> (length, n), bilinear."""
+    maps = F.interpolate(x.t()[None, :, :, None], (length, 1), mode="bilinear", align_corners=False)
+    return maps[0, :, :, 0].t()
 
 
 def on_grid(

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .losses import focal_loss_sum
+from .strips import strips_of
 
 __all__ = [
     "SEMANTIC_LOSSES",
@@ -54,7 +55,7 @@ def cross_entropy_and_dice(
     as it does in mIoU.
 
     Args:
-        logits: (B, K, h, w) float.
+        logits: (B, K, any height, any width) float, resized bilinearly to the labels' size.
         labels: (B, h, w) int64.
         ignore_label: of pixels without label; without any labelled pixel both losses are 0.
         over_batch: dice's sums over the images of all processes, the same in each.
@@ -76,40 +77,51 @@ def class_dice_loss(logits: torch.Tensor, labels: torch.Tensor, *args, **kwargs)
 
 
 class _SoftmaxSums(torch.autograd.Function):
-    """Of p = softmax(logits) and the labels' one-hot t: -sum t log p and, a class, sum p t, sum p^2
-    and sum t. Over labelled pixels; keeps p alone, where autograd would keep six maps of its size.
+    """Of p = softmax(logits at the labels' size) and the labels' one-hot t: -sum t log p and, a
+    class, sum p t, sum p^2 and sum t. Over labelled pixels.
+
+    Of all maps at the labels' size p alone is kept, where autograd would keep six; the rest exists
+    strip by strip.
     """
 
     @staticmethod
     def forward(ctx, logits, labels, ignore_label):
+        strips = strips_of(logits, labels.shape[-2:])
         valid = labels != ignore_label
         index = torch.where(valid, labels, 0)[:, None]
-        p = logits.log_softmax(1)
-        log_own = p.gather(1, index) * valid[:, None]
-        p = p.exp_().mul_(valid[:, None])
-        own = log_own.exp() * valid[:, None]
+        valid = valid[:, None].to(logits.dtype)
+
+        wide = strips.widen(logits)
+        log_own, maps, squares = [], [], 0
+        for strip, own, is_valid in zip(strips, strips.split(index), strips.split(valid)):
+            p = strip.enlarge(wide).log_softmax(1)
+            log_own.append(p.gather(1, own))
+            maps.append(p.exp_().mul_(is_valid))
+            squares = squares + p.square().sum((0, 2, 3))
+        log_own = torch.cat(log_own, 2) * valid
+        own = log_own.exp() * valid
 
         per_class = index.flatten()
         overlap = own.new_zeros(logits.shape[1]).scatter_add(0, per_class, own.flatten())
-        wanted = torch.zeros_like(overlap).scatter_add(0, per_class, valid.flatten().to(own.dtype))
-        maps = p.flatten(0, 1).flatten(1)
-        squares = torch.bmm(maps[:, None], maps[:, :, None]).view(p.shape[:2]).sum(0)
+        wanted = torch.zeros_like(overlap).scatter_add(0, per_class, valid.flatten())
         ctx.mark_non_differentiable(wanted)
-        ctx.save_for_backward(p, own, index, valid)
+        ctx.save_for_backward(own, index, valid, *maps)
+        ctx.strips, ctx.shape = strips, wide.shape
         # from 0: a negated sum of zeros, as of one class or of no label, would be -0
         return 0 - log_own.sum(), overlap, squares, wanted
 
     @staticmethod
     @once_differentiable
     def backward(ctx, of_cross_entropy, of_overlap, of_squares, _):
-        p, own, index, valid = ctx.saved_tensors
+        own, index, valid, *maps = ctx.saved_tensors
         # d/dz = p (d - sum(p d)) + (p - t) of_cross_entropy, with d = 2 p of_squares + t of_overlap
         of_own = own * of_overlap[index.flatten()].view_as(own)
-        gradient = p * (2 * of_squares)[:, None, None]
-        mean = (p * gradient).sum(1, keepdim=True) + of_own
-        gradient.sub_(mean - of_cross_entropy).mul_(p)
-        return (
-            gradient.scatter_add_(1, index, of_own - of_cross_entropy * valid[:, None]),
-            None,
-            None,
-        )
+        pixels = (index, of_own - of_cross_entropy, of_own - of_cross_entropy * valid)
+        pixels = zip(*(ctx.strips.split(x) for x in pixels))
+        of_wide = own.new_zeros(ctx.shape)
+        for strip, p, (own_class, of_mean, at_label) in zip(ctx.strips, maps, pixels):
+            gradient = p * (2 * of_squares)[:, None, None]
+            mean = (p * gradient).sum(1, keepdim=True) + of_mean
+            gradient.sub_(mean).mul_(p).scatter_add_(1, own_class, at_label)
+            strip.add_gradient(gradient, of_wide)
+        return ctx.strips.gradient(of_wide), None, None

@@ -64,9 +64,8 @@ def segmentation_and_dice_loss(
     logits: torch.Tensor, labels: torch.Tensor, ignore_label: int, normalizer: Normalizer
 ) -> Tuple[torch.Tensor, torch.Tensor]:
     """:func:`segmentation_loss`, and the dice loss of the classes beside it. The same arguments."""
-    logits = resize(logits.float(), labels.shape[-2:])
     total, dice = cross_entropy_and_dice(
-        logits, labels, ignore_label, over_batch=normalizer.over_batch
+        logits.float(), labels, ignore_label, over_batch=normalizer.over_batch
     )
     return total / _num_pixels(labels, normalizer), dice
 
