@@ -29,6 +29,7 @@ from .checkpointer import KNetCheckpointer
 from .checks import check_config, check_datasets
 from .config_faults import close_key, dotted_keys, plainly
 from .device import select_device
+from .freed_memory import keep_freed_memory
 from .launching import ALONE, find_place, is_first_of_machine
 from .logs import setup_loggers, tidy_loggers
 from .output_folder import own_output_folder
@@ -172,6 +173,8 @@ def train_or_evaluate(cfg: CfgNode, args) -> Dict:
     default_setup(cfg, Namespace(**{**vars(args), "config_file": config_file}))  # logs the file
     register_custom_datasets(cfg)  # a process that was spawned has not
     if not args.eval_only:
+        if cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
         trainer = KNetTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
