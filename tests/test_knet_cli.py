@@ -15,6 +15,7 @@ NO_COMMAND = {
     "set_up.py",
     "benchmark_evaluation.py",
     "benchmark_loading.py",
+    "benchmark_semantic.py",
     "document_config.py",
 }  # of a checkout only
 
