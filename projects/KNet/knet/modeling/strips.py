@@ -1,8 +1,7 @@
 """Maps enlarged bilinearly some rows at a time, for losses that look at each pixel once.
 
 What a strip takes fits into a core's cache, and only as much of an enlarged map exists as is looked
-at. Bilinear enlarging is linear in rows and in columns: it is two products, and so is its gradient,
-which a CPU and a GPU both do faster than PyTorch's own.
+at. Bilinear enlarging is two products, of rows and of columns, and so is its gradient.
 
 Shape shorthand: B images, K maps, h x w their size, H x W the wanted one.
 """
