@@ -1,5 +1,6 @@
 """Memory that is freed and asked for again does not come from the system again."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -34,10 +35,16 @@ print(faults() - before)
 def test_steps_of_one_size_ask_the_system_once():
     def page_faults(argument):
         command = [sys.executable, "-c", PROGRAM, argument]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return int(run.stdout)
 
-    pages_of_a_step = 16 * 2**21 * 4 // 4096
-    assert page_faults("kept") < pages_of_a_step / 100 < pages_of_a_step < page_faults("given back")
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))
+    }
+    # a page may be a huge one
+    assert page_faults("kept") < page_faults("given back") / 10
 
 
 def test_another_c_library_is_left_alone(monkeypatch):

@@ -62,3 +62,16 @@ def test_sums_are_in_single_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         sums = group_features(masks, features.bfloat16())
     assert sums.dtype == torch.float32 and sums.flatten().tolist() == [90000, 90000]
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_program_is_made_of_pytorchs_own(threshold):
+    masks, features = (x.requires_grad_() for x in made_up())
+
+    def group(masks, features):
+        return group_features(masks, features, threshold)
+
+    expected = group(masks, features)
+    torch.testing.assert_close(torch.jit.trace(group, (masks, features))(masks, features), expected)
+    compiled = torch.compile(group, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(masks, features), expected)

@@ -69,7 +69,7 @@ def test_nothing_to_learn_is_not_negative(label):
         assert not torch.signbit(loss)
 
 
-@pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize("rows", [4, 5, 100])
 @pytest.mark.parametrize("size", [(7, 6), (2, 2), (5, 3), (9, 9)])
 def test_both_losses_and_their_gradients_are_those_of_autograd(size, rows, monkeypatch):
     """Torch's own resizing, cross entropy and a softmax: ignored pixels, absent classes, any

@@ -5,8 +5,9 @@ from typing import Optional, Tuple
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from .recorded import is_recorded
 
 __all__ = ["group_features", "group_transformed_features", "kernels_before"]
 
@@ -95,9 +96,13 @@ def logit(probability: float) -> float:
 
 def _sum_inside(shares: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
     feature_map = feature_map.float()
-    if feature_map.requires_grad or shares.requires_grad:
+    if shares.requires_grad and not is_recorded():
         return _SumInside.apply(shares.flatten(2), feature_map.flatten(2))
-    return torch.einsum("bnhw,bchw->bnc", shares, feature_map)
+    if not feature_map.requires_grad:
+        return torch.einsum("bnhw,bchw->bnc", shares, feature_map)
+    # the other way round, so that the gradient of the map is laid out as the map is
+    sums = torch.bmm(feature_map.flatten(2), shares.flatten(2).transpose(1, 2))
+    return sums.transpose(1, 2)
 
 
 class _SumInside(torch.autograd.Function):
@@ -109,18 +114,15 @@ class _SumInside(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, shares, features):
-        ctx.save_for_backward(shares, features)
+        for_shares, for_features = ctx.needs_input_grad
+        ctx.save_for_backward(shares if for_features else None, features if for_shares else None)
         return torch.bmm(features, shares.transpose(1, 2)).transpose(1, 2)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, of_sums):
         shares, features = ctx.saved_tensors
-        of_shares = torch.bmm(of_sums, features) if ctx.needs_input_grad[0] else None
-        # the gradient of the map is laid out as the map is
-        of_features = (
-            torch.bmm(of_sums.transpose(1, 2), shares) if ctx.needs_input_grad[1] else None
-        )
+        of_shares = None if features is None else torch.bmm(of_sums, features)
+        of_features = None if shares is None else torch.bmm(of_sums.transpose(1, 2), shares)
         return of_shares, of_features
 
 

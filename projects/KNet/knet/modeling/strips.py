@@ -22,7 +22,8 @@ _ON_CPU, _ELSEWHERE = 2**16, 2**26
 def strips_of(maps: torch.Tensor, size: Sequence[int]) -> "Strips":
     """How maps (B, K, h, w) come to a size (H, W)."""
     limit = _ON_CPU if maps.device.type == "cpu" else _ELSEWHERE
-    rows = max(1, limit // max(1, maps.shape[0] * maps.shape[1] * size[1]))
+    # of less than four rows too much is done for each
+    rows = max(4, limit // max(1, maps.shape[0] * maps.shape[1] * size[1]))
     return _strips(tuple(maps.shape[-2:]), tuple(size), rows, maps.dtype, maps.device)
 
 
