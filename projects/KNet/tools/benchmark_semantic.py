@@ -31,7 +31,7 @@ BLOCK = 16  # pixels of one label
 
 @dataclass
 class Cost:
-    """Of one step: seconds on the clock and of computing; bytes of a GPU at most, on a CPU 0."""
+    """Of one step: seconds on the clock and of computing, the most bytes of a GPU; on a CPU 0."""
 
     clock: float
     computing: float
@@ -74,6 +74,7 @@ def cost_of(step: Callable[[], None], device: str) -> Cost:
     if on_gpu:
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()  # the other models' too
     clock, computing = time.perf_counter(), time.process_time()
     step()
     if on_gpu:
@@ -81,7 +82,7 @@ def cost_of(step: Callable[[], None], device: str) -> Cost:
     return Cost(
         time.perf_counter() - clock,
         time.process_time() - computing,
-        torch.cuda.max_memory_allocated() if on_gpu else 0,
+        torch.cuda.max_memory_allocated() - held if on_gpu else 0,
     )
 
 
@@ -111,7 +112,7 @@ def table(costs: Dict[str, List[Cost]]) -> str:
     """As Markdown; the ratio is the median of those of steps that followed each other."""
     base = next(iter(costs.values()))
     on_gpu = base[0].peak > 0
-    lines = ["| config | ms | CPU ms | ratio |" + (" GB |" if on_gpu else "")]
+    lines = ["| config | ms | CPU ms | ratio |" + (" GB of steps |" if on_gpu else "")]
     lines.append("|---" * (5 if on_gpu else 4) + "|")
     for name, of_config in costs.items():
         clock, computing = (

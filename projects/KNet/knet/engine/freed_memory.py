@@ -12,8 +12,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGEST_BLOCK = -1, -3, 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let the C library hand free memory out again, not back to the system.
 
-    The system clears each page that it gives: up to a tenth of a training's time. Blocks of more
-    than 32 MiB go back as they did. Of the whole process, and of loaders' workers that it forks.
+    The system clears each page that it gives. Blocks of more than 32 MiB go back as they did.
+    Of the whole process, and of loaders' workers that it forks.
 
     Returns:
         whether it was set: by glibc alone, and not where the environment says otherwise.

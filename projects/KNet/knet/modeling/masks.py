@@ -47,7 +47,7 @@ def interpolation_matrix(
     source: int, length: int, dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
     """(length, source), on the CPU: what PyTorch's bilinear interpolation does along one side."""
-    return interpolate_rows(torch.eye(source, dtype=dtype), length)
+    return interpolate_rows(torch.eye(source, dtype=dtype, device="cpu"), length)
 
 
 def interpolate_rows(x: torch.Tensor, length: int) -> torch.Tensor:

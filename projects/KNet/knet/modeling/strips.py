@@ -1,7 +1,7 @@
 """Maps enlarged bilinearly some rows at a time, for losses that look at each pixel once.
 
-What a strip takes fits into a core's cache, and only as much of an enlarged map exists as is looked
-at. Bilinear enlarging is two products, of rows and of columns, and so is its gradient.
+What a strip of few maps takes fits into a core's cache, and only as much of an enlarged map exists
+as is looked at. Bilinear enlarging is two products, of rows and of columns, and so is its gradient.
 
 Shape shorthand: B images, K maps, h x w their size, H x W the wanted one.
 """
@@ -73,7 +73,9 @@ class Strips:
         if size == wanted:
             self._strips = [Strip(slice(start, start + rows)) for start in starts]
             return
-        self._columns = interpolation_matrix(size[1], wanted[1], dtype).to(device)
+        self._columns = interpolation_matrix(size[1], wanted[1], dtype).to(
+            device, non_blocking=True
+        )
         matrix = interpolation_matrix(size[0], wanted[0], dtype)
         self._strips = [_strip_of(weight, device) for weight in matrix.split(rows)]
 
@@ -100,7 +102,7 @@ def _strip_of(weight: torch.Tensor, device: Optional[torch.device]) -> Strip:
     """(rows of the strip, h), most of it 0."""
     used = (weight != 0).any(0).nonzero()
     rows = slice(int(used[0]), int(used[-1]) + 1)
-    return Strip(rows, weight[:, rows].to(device))
+    return Strip(rows, weight[:, rows].to(device, non_blocking=True))
 
 
 @functools.lru_cache(maxsize=32)  # crops have one size
