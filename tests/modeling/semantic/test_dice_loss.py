@@ -100,6 +100,18 @@ def test_both_losses_and_their_gradients_are_those_of_autograd(size, rows, monke
         torch.testing.assert_close(result, expected)
 
 
+def test_autocast_around_the_backward_pass_rounds_nothing():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 6, 7, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 5, (2, 24, 28), generator=generator)
+    gradients = []
+    for enabled in (False, True):
+        loss = sum(cross_entropy_and_dice(logits, labels))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(loss, logits)[0])
+    assert torch.equal(*gradients)
+
+
 def test_a_rare_class_counts_as_much_as_a_frequent_one():
     """99 pixels are right and one is wrong: half of the loss of all being wrong, not 1 / 100."""
     labels = torch.zeros(1, 10, 10, dtype=torch.long)

@@ -10,6 +10,7 @@ from fvcore.nn.distributed import differentiable_all_reduce
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .autocast import without_autocast
 from .losses import focal_loss_sum
 from .strips import strips_of
 
@@ -113,6 +114,13 @@ class _SoftmaxSums(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, of_cross_entropy, of_overlap, of_squares, _):
+        # also where the caller's autocast is on, which would round the strips' products
+        with without_autocast(of_squares.device):
+            of_maps = _SoftmaxSums._gradient(ctx, of_cross_entropy, of_overlap, of_squares)
+        return of_maps, None, None
+
+    @staticmethod
+    def _gradient(ctx, of_cross_entropy, of_overlap, of_squares):
         own, index, valid, *maps = ctx.saved_tensors
         # d/dz = p (d - sum(p d)) + (p - t) of_cross_entropy, with d = 2 p of_squares + t of_overlap
         of_own = own * of_overlap[index.flatten()].view_as(own)
@@ -124,4 +132,4 @@ class _SoftmaxSums(torch.autograd.Function):
             mean = (p * gradient).sum(1, keepdim=True) + of_mean
             gradient.sub_(mean).mul_(p).scatter_add_(1, own_class, at_label)
             strip.add_gradient(gradient, of_wide)
-        return ctx.strips.gradient(of_wide), None, None
+        return ctx.strips.gradient(of_wide)
