@@ -64,6 +64,16 @@ def test_sums_are_in_single_precision():
     assert sums.dtype == torch.float32 and sums.flatten().tolist() == [90000, 90000]
 
 
+def test_autocast_around_the_backward_pass_rounds_nothing():
+    learned = [x.requires_grad_() for x in made_up()]
+    gradients = []
+    for enabled in (False, True):
+        loss = group_features(*learned, None).square().sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            gradients.append(torch.autograd.grad(loss, learned))
+    assert all(map(torch.equal, *gradients))
+
+
 @pytest.mark.parametrize("threshold", [None, 0.5])
 def test_a_program_is_made_of_pytorchs_own(threshold):
     masks, features = (x.requires_grad_() for x in made_up())

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .autocast import without_autocast
 from .recorded import is_recorded
 
 __all__ = ["group_features", "group_transformed_features", "kernels_before"]
@@ -121,8 +122,10 @@ class _SumInside(torch.autograd.Function):
     @staticmethod
     def backward(ctx, of_sums):
         shares, features = ctx.saved_tensors
-        of_shares = None if features is None else torch.bmm(of_sums, features)
-        of_features = None if shares is None else torch.bmm(of_sums.transpose(1, 2), shares)
+        # sums of many pixels: a caller's autocast would round them
+        with without_autocast(of_sums.device):
+            of_shares = None if features is None else torch.bmm(of_sums, features)
+            of_features = None if shares is None else torch.bmm(of_sums.transpose(1, 2), shares)
         return of_shares, of_features
 
 
