@@ -164,6 +164,7 @@ def test_the_tiny_config_passes(tiny_config):
         ("KERNEL_HEAD.STUFF_SCORES", True),
         ("LOSS.SEMANTIC", "dice"),
         ("LOSS.SEMANTIC", "cross entropy"),
+        ("TEST.MASK_QUALITY_POWER", -1.0),
     ],
 )
 def test_a_value_that_cannot_work_is_named(tiny_config, key, value):
@@ -189,6 +190,18 @@ def test_a_choice_of_few_tells_them_all(tiny_config, key, known):
         check_config(tiny_config)
     for mention in (f"MODEL.KNET.{key} is '{known[0].upper()}'", *known):
         assert mention in str(error.value)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 4.0])
+def test_a_power_of_the_mask_quality_needs_the_mask_quality(tiny_config, power):
+    tiny_config.merge_from_list(["MODEL.KNET.TEST.MASK_QUALITY_POWER", power])
+    tiny_config.MODEL.KNET.TEST.MASK_QUALITY = True
+    check_config(tiny_config)
+    tiny_config.MODEL.KNET.TEST.MASK_QUALITY = False
+    if power == 1:
+        return check_config(tiny_config)
+    with pytest.raises(UsageError, match=rf"POWER is {power}, .*TEST\.MASK_QUALITY to True"):
+        check_config(tiny_config)
 
 
 def test_half_precision_needs_a_gpu(tiny_config):

@@ -45,6 +45,7 @@ def settings_of(post: Postprocessor, task: str = "panoptic") -> dict:
             "mask_threshold": post.mask_threshold,
             "max_instances": post.max_instances,
             "mask_quality": post.mask_quality,
+            "mask_quality_power": post.mask_quality_power,
             "things_first": post.things_first,
             "enlarge_logits": post.enlarge_logits,
         },
@@ -70,6 +71,7 @@ def made_up(layout, num_kernels, padded, seed):
         (LAYOUT, {"things_first": True, "mask_quality": True, "max_instances": 7}),
         (LAYOUT, {"enlarge_logits": True}),
         (LAYOUT, {"enlarge_logits": True, "mask_quality": True, "max_instances": 7}),
+        (LAYOUT, {"mask_quality": True, "mask_quality_power": 4.0, "max_instances": 7}),
         (THINGS_ONLY, {"overlap_threshold": 0.2, "score_threshold": 0.6}),
     ],
 )

@@ -205,17 +205,17 @@ def test_mask_quality(seed, monkeypatch):
     assert mask_quality(half, 0.25).tolist() == [0.5625]
 
 
-@pytest.mark.parametrize("is_on", [False, True])
-def test_scores_times_mask_quality(is_on):
+@pytest.mark.parametrize("is_on, power", [(False, 4.0), (True, None), (True, 1.0), (True, 4.0)])
+def test_scores_times_mask_quality(is_on, power):
     """Of the instances alone, every kernel and class; masks and other results stay as they are."""
+    options = {} if power is None else {"mask_quality_power": power}
     rng = np.random.default_rng(5)
     changed = 0
     for _ in range(20):
         layout = random_layout(rng)
         num_all, num_classes = 4 + layout.num_stuff, len(layout.ids)
-        post = Postprocessor(
-            layout=layout, num_kernels=4, mask_quality=is_on, mask_threshold=0.6, max_instances=9
-        )
+        options.update(mask_quality=is_on, mask_threshold=0.6, max_instances=9)
+        post = Postprocessor(layout=layout, num_kernels=4, **options)
         sizes = ImageSizes(padded=(16, 24), image=(13, 20), output=(9, 31))
         mask_logits = torch.from_numpy(rng.normal(size=(num_all, 4, 6)) * 3).float()
         class_logits = torch.from_numpy(rng.normal(size=(num_all, num_classes))).float()
@@ -225,7 +225,7 @@ def test_scores_times_mask_quality(is_on):
         quality = mask_quality(masks, 0.6)[:, None]
         assert quality[0] == 0
         masks, scores = whole(masks).numpy(), class_logits.sigmoid()
-        of_instances = (scores * quality if is_on else scores).numpy()
+        of_instances = (scores * quality ** (power or 1) if is_on else scores).numpy()
         check_instances(results["instances"], masks, of_instances, post)
         scores = scores.numpy()
         check_panoptic(results["panoptic_seg"], masks, scores, post)

@@ -186,6 +186,7 @@ KEYS = {
     "MODEL.KNET.LOSS.POINT_WEIGHT": 0.5,
     "MODEL.KNET.LOSS.SEMANTIC": "cross_entropy",
     "MODEL.KNET.TEST.MASK_QUALITY": True,
+    "MODEL.KNET.TEST.MASK_QUALITY_POWER": 2.0,
     "MODEL.KNET.TEST.THINGS_FIRST": True,
     "MODEL.KNET.TEST.ENLARGE_LOGITS": True,
 }
@@ -205,6 +206,7 @@ def test_a_config_builds_it(tiny_options):
     assert model.criterion.semantic_loss_of_cells is SEMANTIC_LOSSES["cross_entropy"]
     assert model.postprocessor.mask_quality is True and model.postprocessor.things_first is True
     assert model.postprocessor.enlarge_logits is True
+    assert model.postprocessor.mask_quality_power == 2
     size, layout = (48, 64), model.target_builder.layout
     losses = model.train()([training_input(np.random.default_rng(0), layout, size)])
     assert torch.isfinite(losses["loss_point"])
@@ -220,6 +222,7 @@ def test_a_config_without_the_keys_builds_the_published_form(tiny_options):
     assert model.criterion.semantic_loss_of_cells is SEMANTIC_LOSSES["focal"]
     assert model.postprocessor.mask_quality is False and model.postprocessor.things_first is False
     assert model.postprocessor.enlarge_logits is False
+    assert model.postprocessor.mask_quality_power == 1
     assert not any(stage.iou_branch for stage in model.kernel_update_heads)
     assert model.criterion.vote_weight == 0
     assert float(model.neck.semantic_conv.weight.std().detach()) == pytest.approx(0.01, rel=0.2)

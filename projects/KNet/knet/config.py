@@ -190,6 +190,9 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.TEST.MAX_INSTANCES = 100
     # Instance: multiply each kernel's class scores by the mean probability inside its mask
     knet.TEST.MASK_QUALITY = False
+    # Of MASK_QUALITY: by so high a power of that mean. The less a class score knows (many classes,
+    # few images), the more should the mask count
+    knet.TEST.MASK_QUALITY_POWER = 1.0
     # Panoptic: the things above the score threshold take their pixels before stuff does
     knet.TEST.THINGS_FIRST = False
     # Enlarge the masks' logits to the size of the result, not their probabilities

@@ -113,6 +113,12 @@ def _check_knet(cfg) -> None:
             "MODEL.KNET.KERNEL_HEAD.STUFF_SCORES is True, but KernelHead has no scores: set it to "
             "False, or MODEL.KNET.KERNEL_HEAD.NAME to PointKernelHead"
         )
+    if knet.TEST.MASK_QUALITY_POWER != 1 and not knet.TEST.MASK_QUALITY:
+        raise UsageError(
+            f"MODEL.KNET.TEST.MASK_QUALITY_POWER is {knet.TEST.MASK_QUALITY_POWER}, but scores are "
+            "not multiplied by the masks' quality: set MODEL.KNET.TEST.MASK_QUALITY to True, or "
+            "the power to 1.0"
+        )
     if not 0 < knet.MASK_THRESHOLD < 1:
         raise UsageError(
             f"MODEL.KNET.MASK_THRESHOLD is {knet.MASK_THRESHOLD}: it must be between 0 and 1"

@@ -28,6 +28,7 @@ _NUMBERS: Tuple[Tuple[str, float, float, str], ...] = (
     ("MODEL.KNET.TEST.SCORE_THRESHOLD", 0, 1, "it is from 0 to 1"),
     ("MODEL.KNET.TEST.OVERLAP_THRESHOLD", 0, 1, "it is from 0 to 1"),
     ("MODEL.KNET.TEST.MAX_INSTANCES", 0, inf, "0 (none) or more"),
+    ("MODEL.KNET.TEST.MASK_QUALITY_POWER", 0, inf, "0 (scores stay as they are) or more"),
 )
 _WITH_WEIGHTS = ("MODEL.KNET.LOSS", "MODEL.KNET.MATCHER", "MODEL.KNET.SEMANTIC")
 

@@ -73,6 +73,7 @@ def _of_kernels(model: nn.Module) -> Dict[str, Any]:
             "mask_threshold": step.mask_threshold,
             "max_instances": step.max_instances,
             "mask_quality": step.mask_quality,
+            "mask_quality_power": step.mask_quality_power,
             "things_first": step.things_first,
             "enlarge_logits": step.enlarge_logits,
         },

@@ -384,7 +384,8 @@ class Results:
         """The best (kernel, class) pairs of the instance kernels; a mask may come twice."""
         threshold = np.float32(self._test["mask_threshold"])
         if self._test["mask_quality"]:
-            class_scores = class_scores * _mask_quality(masks, threshold)[:, None]
+            power = self._test.get("mask_quality_power", 1.0)  # models exported before do not tell
+            class_scores = class_scores * _mask_quality(masks, threshold)[:, None] ** power
         flat = class_scores[: self._num_kernels, : self._num_things].ravel()
         index = np.argsort(-flat, kind="stable")[: self._test["max_instances"]]
         kernels, labels = np.divmod(index, self._num_things)

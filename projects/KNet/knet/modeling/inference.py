@@ -186,6 +186,7 @@ class Postprocessor:
         mask_threshold: float = 0.5,
         max_instances: int = 100,
         mask_quality: bool = False,
+        mask_quality_power: float = 1.0,
         things_first: bool = False,
         enlarge_logits: bool = False,
     ):
@@ -197,7 +198,8 @@ class Postprocessor:
             score_threshold, overlap_threshold: see :func:`merge_panoptic`.
             mask_threshold: a pixel is in an instance's mask above it.
             max_instances: instances an image; no score threshold, no NMS.
-            mask_quality: multiply the scores of instances by :func:`mask_quality`.
+            mask_quality: multiply the scores of instances by :func:`mask_quality`, to the
+                ``mask_quality_power``.
             things_first: see :func:`merge_panoptic`.
             enlarge_logits: masks become probabilities after they are enlarged, not before.
         """
@@ -211,6 +213,7 @@ class Postprocessor:
         self.mask_threshold = mask_threshold
         self.max_instances = max_instances
         self.mask_quality = mask_quality
+        self.mask_quality_power = mask_quality_power
         self.things_first = things_first
         self.enlarge_logits = enlarge_logits
 
@@ -228,6 +231,7 @@ class Postprocessor:
             "mask_threshold": cfg.MODEL.KNET.MASK_THRESHOLD,
             "max_instances": test.MAX_INSTANCES,
             "mask_quality": test.MASK_QUALITY,
+            "mask_quality_power": test.MASK_QUALITY_POWER,
             "things_first": test.THINGS_FIRST,
             "enlarge_logits": test.ENLARGE_LOGITS,
         }
@@ -324,7 +328,8 @@ class Postprocessor:
         """
         num_things = self.layout.num_things
         if self.mask_quality:
-            class_scores = class_scores * mask_quality(masks, self.mask_threshold)[:, None]
+            quality = mask_quality(masks, self.mask_threshold) ** self.mask_quality_power
+            class_scores = class_scores * quality[:, None]
         flat = class_scores[: self.num_kernels, :num_things].flatten()
         scores, index = flat.topk(min(self.max_instances, len(flat)))
         kernel = torch.div(index, num_things, rounding_mode="floor")
