@@ -164,7 +164,6 @@ def test_the_tiny_config_passes(tiny_config):
         ("KERNEL_HEAD.STUFF_SCORES", True),
         ("LOSS.SEMANTIC", "dice"),
         ("LOSS.SEMANTIC", "cross entropy"),
-        ("TEST.MASK_QUALITY_POWER", -1.0),
     ],
 )
 def test_a_value_that_cannot_work_is_named(tiny_config, key, value):

@@ -55,6 +55,16 @@ def test_borders(tiny_config, key, border, beyond):
     assert str(error.value).startswith(f"{key} is {beyond}: ")
 
 
+@pytest.mark.parametrize("power", [-1.0, math.nan, math.inf])
+def test_a_power(tiny_config, power):
+    tiny_config.MODEL.KNET.TEST.MASK_QUALITY = True
+    tiny_config.MODEL.KNET.TEST.MASK_QUALITY_POWER = 0.0
+    check_config(tiny_config)
+    tiny_config.MODEL.KNET.TEST.MASK_QUALITY_POWER = power
+    with pytest.raises(UsageError, match=rf"POWER is {power}: 0 \(scores stay as they are\)"):
+        check_config(tiny_config)
+
+
 @pytest.mark.parametrize("expected", [["panoptic_seg", "PQ", 50.0, 1.0], [["panoptic_seg", "PQ"]]])
 def test_expected_results_of_another_form(tiny_config, expected):
     """Else found when the training is over."""

@@ -151,6 +151,7 @@ def test_a_server_gets_what_the_predictor_gives(tmp_path, monkeypatch):
 
 def test_the_description_is_in_every_file(tmp_path):
     model = loaded()
+    model.postprocessor.mask_quality, model.postprocessor.mask_quality_power = True, 4.0
     told = describe(Network(model))
     export_model(model, tmp_path / "model.ts", "torchscript")
     files = {"knet": ""}
@@ -158,6 +159,7 @@ def test_the_description_is_in_every_file(tmp_path):
     assert json.loads(files["knet"]) == told
     assert told["input"]["mean"] == [100.0] * 3 and told["input"]["divisibility"] == 32
     assert told["test"]["score_threshold"] == 0.3
+    assert told["test"]["mask_quality"] is True and told["test"]["mask_quality_power"] == 4
 
 
 @pytest.mark.parametrize("part", ["torch.jit.trace", "knet.export.run.compare"])

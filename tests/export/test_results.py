@@ -104,6 +104,33 @@ def test_panoptic_and_instances_and_semantic_are_the_models(layout, options, siz
         assert np.array_equal(result["class_map"], expected["sem_seg"].argmax(0).numpy())
 
 
+def test_models_exported_before_do_not_tell_all():
+    """What they do not tell is as it was then, and may be given."""
+    post = Postprocessor(layout=LAYOUT, num_kernels=9, mask_quality=True)
+    classes, masks = made_up(LAYOUT, 9, (64, 64), seed=0)
+    outputs = {"class_logits": classes.numpy(), "mask_logits": masks.numpy()}
+    settings, before = settings_of(post), settings_of(post)
+    for name in ("mask_quality_power", "enlarge_logits"):
+        del before["test"][name]
+
+    def scores(settings, **test):
+        make = Results(settings, ["instances"], **test)
+        return make(outputs, (64, 64), (64, 64), (64, 64))["instances"]["scores"]
+
+    assert np.array_equal(scores(before), scores(settings))
+    power = np.float64(4)
+    assert np.array_equal(
+        scores(before, mask_quality_power=power), scores(settings, mask_quality_power=4)
+    )
+    assert scores(before, mask_quality_power=power).dtype == np.float32
+    assert not np.array_equal(scores(before, mask_quality_power=power), scores(before))
+    with pytest.raises(ValueError, match=r"mask_quality_power .* give mask_quality=True"):
+        scores(settings, mask_quality=False, mask_quality_power=4.0)
+    without = scores(settings, mask_quality=False)
+    settings["test"]["mask_quality_power"] = 4.0
+    assert np.array_equal(scores(settings, mask_quality=False), without)
+
+
 @pytest.mark.parametrize("padded, image, size", SIZES)
 def test_semantic_models_are_resized_as_the_model_does(padded, image, size):
     logits = 9 * made_up(LAYOUT, 5, padded, seed=1)[1]

@@ -190,8 +190,8 @@ def _add_training_and_test(cfg: CN) -> None:
     knet.TEST.MAX_INSTANCES = 100
     # Instance: multiply each kernel's class scores by the mean probability inside its mask
     knet.TEST.MASK_QUALITY = False
-    # Of MASK_QUALITY: by so high a power of that mean. The less a class score knows (many classes,
-    # few images), the more should the mask count
+    # Instance, with MASK_QUALITY: the power to which that mean is raised. Where class scores know
+    # little (many classes, few images), a higher one lets the mask count more; scores get smaller
     knet.TEST.MASK_QUALITY_POWER = 1.0
     # Panoptic: the things above the score threshold take their pixels before stuff does
     knet.TEST.THINGS_FIRST = False

@@ -288,11 +288,18 @@ class Results:
                 f"{', '.join(known)}"
             )
         self.names: Tuple[str, ...] = tuple(name for name in RESULTS if name in results)
-        self._test: Dict = settings["test"]
+        self._test: Dict = dict(settings["test"])
+        if "mask_quality" in self._test:  # models exported before do not tell the power
+            self._test.setdefault("mask_quality_power", 1.0)
         if not set(test) <= set(self._test):
             unknown = sorted(set(test) - set(self._test))
             raise ValueError(f"{', '.join(unknown)}: known are {', '.join(self._test)}")
-        self._test = {**self._test, **test}
+        self._test.update(test)
+        if "mask_quality_power" in test and not self._test["mask_quality"]:
+            raise ValueError(
+                "mask_quality_power has no effect where mask_quality is False: give "
+                "mask_quality=True too"
+            )
         self._num_things = len(settings["thing_ids"])
         self._ids = np.array(settings["thing_ids"] + settings["stuff_ids"], np.int64)
         self._num_kernels: int = settings["num_kernels"]
@@ -384,8 +391,8 @@ class Results:
         """The best (kernel, class) pairs of the instance kernels; a mask may come twice."""
         threshold = np.float32(self._test["mask_threshold"])
         if self._test["mask_quality"]:
-            power = self._test.get("mask_quality_power", 1.0)  # models exported before do not tell
-            class_scores = class_scores * _mask_quality(masks, threshold)[:, None] ** power
+            quality = _mask_quality(masks, threshold) ** float(self._test["mask_quality_power"])
+            class_scores = class_scores * quality[:, None]
         flat = class_scores[: self._num_kernels, : self._num_things].ravel()
         index = np.argsort(-flat, kind="stable")[: self._test["max_instances"]]
         kernels, labels = np.divmod(index, self._num_things)

@@ -198,8 +198,8 @@ class Postprocessor:
             score_threshold, overlap_threshold: see :func:`merge_panoptic`.
             mask_threshold: a pixel is in an instance's mask above it.
             max_instances: instances an image; no score threshold, no NMS.
-            mask_quality: multiply the scores of instances by :func:`mask_quality`, to the
-                ``mask_quality_power``.
+            mask_quality: multiply the scores of instances by :func:`mask_quality`.
+            mask_quality_power: the power to which it is raised first.
             things_first: see :func:`merge_panoptic`.
             enlarge_logits: masks become probabilities after they are enlarged, not before.
         """
