@@ -56,7 +56,7 @@ def test_borders(tiny_config, key, border, beyond):
 
 
 @pytest.mark.parametrize("power", [-1.0, math.nan, math.inf])
-def test_a_power(tiny_config, power):
+def test_powers_of_the_mask_quality(tiny_config, power):
     tiny_config.MODEL.KNET.TEST.MASK_QUALITY = True
     tiny_config.MODEL.KNET.TEST.MASK_QUALITY_POWER = 0.0
     check_config(tiny_config)

@@ -208,13 +208,14 @@ def test_mask_quality(seed, monkeypatch):
 @pytest.mark.parametrize("is_on, power", [(False, 4.0), (True, None), (True, 1.0), (True, 4.0)])
 def test_scores_times_mask_quality(is_on, power):
     """Of the instances alone, every kernel and class; masks and other results stay as they are."""
-    options = {} if power is None else {"mask_quality_power": power}
+    options = {"mask_quality": is_on, "mask_threshold": 0.6, "max_instances": 9}
+    if power is not None:
+        options["mask_quality_power"] = power
     rng = np.random.default_rng(5)
     changed = 0
     for _ in range(20):
         layout = random_layout(rng)
         num_all, num_classes = 4 + layout.num_stuff, len(layout.ids)
-        options.update(mask_quality=is_on, mask_threshold=0.6, max_instances=9)
         post = Postprocessor(layout=layout, num_kernels=4, **options)
         sizes = ImageSizes(padded=(16, 24), image=(13, 20), output=(9, 31))
         mask_logits = torch.from_numpy(rng.normal(size=(num_all, 4, 6)) * 3).float()

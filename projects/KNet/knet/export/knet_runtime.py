@@ -275,7 +275,7 @@ class Results:
             results, test: see :class:`OnnxPredictor`.
 
         Raises:
-            ValueError: results or a value that the model does not have.
+            ValueError: results or a value that the model does not have, or that has no effect.
         """
         self._class_of = {each["id"]: each for each in settings["classes"]}
         self._is_semantic = settings["task"] == "semantic"
